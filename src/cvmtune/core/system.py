@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The machine that knobs and experiments act on: this one, or any that offers the same few operations."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from cvmtune.core import command
+from cvmtune.core.command import Completed
+
+__all__ = ["Completed", "LocalSystem", "System"]
+
+
+class System(Protocol):
+    """A machine. Paths are absolute, as it sees them; file operations raise OSError with its errno."""
+
+    def read_text(self, path: str) -> str:
+        """Return the whole content of a file; bytes that are not UTF-8 come as U+FFFD."""
+
+    def write_text(self, path: str, text: str) -> None:
+        """Hand `text` to an existing file in one write(2), as a sysfs file takes a value."""
+
+    def exists(self, path: str) -> bool:
+        """Tell whether the path names anything."""
+
+    def run(self, argv: Sequence[str], *, timeout: float = 60.0, input: str | None = None) -> Completed:
+        """Run a command to its end; CvmtuneError if it cannot start or outlives `timeout` seconds."""
+
+
+@dataclass(frozen=True)
+class LocalSystem:
+    """This machine. `root` stands in for "/" in file operations, not in commands."""
+
+    root: Path = Path("/")
+
+    def read_text(self, path: str) -> str:
+        return self._locate(path).read_text(encoding="utf-8", errors="replace")
+
+    def write_text(self, path: str, text: str) -> None:
+        """Write as System says; a symlink as the last component gives ELOOP, a short write EIO.
+
+        A file of sysfs acts on every write, so the rest of a short write must not be sent after it: it would
+        be taken for a value of its own. There being neither creation nor truncation, a mistaken path makes no
+        file and empties none.
+        """
+        target = self._locate(path)
+        data = text.encode()
+        descriptor = os.open(target, os.O_WRONLY | os.O_NOFOLLOW)
+        try:
+            written = os.write(descriptor, data)
+        finally:
+            os.close(descriptor)
+        if written != len(data):
+            raise OSError(errno.EIO, f"short write, {written} of {len(data)} bytes", str(target))
+
+    def exists(self, path: str) -> bool:
+        return self._locate(path).exists()
+
+    def run(self, argv: Sequence[str], *, timeout: float = 60.0, input: str | None = None) -> Completed:
+        return command.run(argv, timeout=timeout, input=input)
+
+    def _locate(self, path: str) -> Path:
+        return self.root / path.lstrip("/")
