@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The experiment `ipi`: what an IPI to an idle CPU costs, with soft IPI passthrough off and on.
+
+It runs in a guest (any System), with the lab's module cvmtune_ipi and helper pingpong in it, and reads the
+host's KVM counters where there is a host to ask. It collects; report/ judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cvmtune.bench.raw import RawRun, Round, Series
+from cvmtune.core.cpumask import CpuMask
+from cvmtune.core.errors import CvmtuneError
+from cvmtune.core.system import System
+from cvmtune.knobs.soft_ipi import SoftIpi
+
+_MODULE = "cvmtune_ipi"
+_DEBUGFS = f"/sys/kernel/debug/{_MODULE}"
+_STATS = "/sys/kernel/debug/soft_ipi_passthrough/stats"
+_KVM_EXITS = "/sys/kernel/debug/kvm/exits"
+# Rows of /proc/interrupts with the hardware IPIs that may also go softly (arch/arm64/kernel/smp.c).
+_SGI_ROWS = ("IPI0", "IPI1", "IPI4", "IPI5")
+_SOFT_ROW = "SIPI"
+_NS_PER_S = 1e9
+_TICKS_PER_S = 100  # USER_HZ, in which /proc counts processor time
+
+# Kinds of the module whose IPIs are counted, the metric each gives, and what it means.
+_CALLS = {
+    "notify": ("notify", "IPI notification: from the sender's store to the handler's first instruction"),
+    "sync": ("call_sync", "Synchronous function call to one CPU, as its caller sees it"),
+    "many": ("call_many", "Synchronous function call to all other CPUs, as its caller sees it"),
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is done in a round. `gap_us` is the mean time between two IPIs: the target must idle again."""
+
+    ipis: int = 500
+    gap_us: int = 300
+    round_trips: int = 500
+    hackbench_loops: int = 40
+    sender: int = 0
+    target: int = 1
+
+
+@dataclass(frozen=True)
+class Host:
+    """The host of the guest: its counters, and the process that runs the guest's vCPUs."""
+
+    system: System
+    vmm_pid: int
+
+
+def collect(
+    guest: System,
+    machine: str,
+    *,
+    states: Sequence[str],
+    rounds: int,
+    host: Host | None,
+    tools: str,
+    environment: Mapping[str, object],
+    scale: Scale = Scale(),
+    advance: Callable[[str], None] = lambda note: None,
+) -> RawRun:
+    """Run `rounds` rounds in each of the states ("off", "on", or the name of a baseline measured as it is).
+
+    States alternate, in turned order every other round, so that drift of the machine falls on all alike.
+    `tools` is the directory in the guest with the module and the helper. `advance` is told what is about to
+    be done. The guest's mask is what it was, and the module gone, in the end.
+    """
+    knob = SoftIpi()
+    everyone = CpuMask.from_list(guest.read_text("/sys/devices/system/cpu/online")).to_hex()
+    collected: list[Round] = []
+    with _module(guest, tools):
+        for index in range(rounds):
+            for state in states if index % 2 == 0 else reversed(states):
+                advance(f"{machine}, {state}, round {index + 1} of {rounds}")
+                plan = knob.plan(guest, everyone if state == "on" else "0")
+                knob.apply(guest, plan)
+                try:
+                    series = tuple(_round(guest, host, tools, scale))
+                finally:
+                    knob.undo(guest, plan)
+                collected.append(Round(state, index, series))
+    return RawRun("ipi", machine, tuple(collected), environment)
+
+
+def _round(guest: System, host: Host | None, tools: str, scale: Scale) -> Iterator[Series]:
+    sgis = injected = asked = 0.0
+    exits = seconds = 0.0
+    for kind, (name, title) in _CALLS.items():
+        before = _Counters.read(guest, host)
+        seconds += _run_module(guest, kind, scale)
+        after = _Counters.read(guest, host)
+        yield Series(name, title, "ns", "time", "lower", _samples(guest))
+        kind_sgis = after.row(_SGI_ROWS, scale.target) - before.row(_SGI_ROWS, scale.target)
+        if kind == "sync":
+            yield _ratio("sgi_per_call_sync", "Hardware SGIs per synchronous call", kind_sgis, scale.ipis)
+        sgis += kind_sgis
+        injected += after.row((_SOFT_ROW,), scale.target) - before.row((_SOFT_ROW,), scale.target)
+        exits += after.exits - before.exits
+        asked += scale.ipis
+
+    yield _ratio("sgi_per_ipi", "Hardware SGIs that the target took, per IPI", sgis, asked)
+    yield _ratio(
+        "injected_per_ipi", "Soft IPIs that the target took, per IPI", injected, asked, better="higher"
+    )
+
+    _run_module(guest, "wake", scale)
+    title = "Wake-up of a sleeping thread: from the waker's call to the thread's first instruction"
+    yield Series("wake", title, "ns", "time", "lower", _samples(guest))
+
+    yield from _quiet(guest, host, scale, exits, seconds, asked)
+    yield from _programs(guest, tools, scale)
+
+
+def _quiet(
+    guest: System, host: Host | None, scale: Scale, exits: float, seconds: float, asked: float
+) -> Iterator[Series]:
+    """The same span without IPIs: what the feature costs, and the exits that are not the IPIs'."""
+    before = _Counters.read(guest, host)
+    span = _run_module(guest, "none", scale)
+    after = _Counters.read(guest, host)
+    if host:
+        background = (after.exits - before.exits) * seconds / span
+        title = "Exits of all the guest's vCPUs per IPI, less those of an equal time without IPIs"
+        yield _ratio("exits_per_ipi", title, exits - background, asked)
+        title = "Physical CPUs that the guest uses while one of its CPUs is busy and nobody sends an IPI"
+        yield _ratio("vcpu_cpu_use", title, after.vmm_seconds - before.vmm_seconds, span, unit="CPUs")
+    idle = after.idle(scale.target) - before.idle(scale.target)
+    title = "Share of its time that the target, waiting for IPIs, counts as idle"
+    yield _ratio("idle_cpu_share", title, idle, span, unit="share", better="higher")
+    polled = after.polled_s(scale.target) - before.polled_s(scale.target)
+    title = "Share of its time that the target, waiting for IPIs, polls"
+    yield _ratio("poll_share", title, polled, span, unit="share")
+
+
+def _programs(guest: System, tools: str, scale: Scale) -> Iterator[Series]:
+    """What ordinary programs see of it."""
+    argv = [f"{tools}/pingpong", "futex", str(scale.sender), str(scale.target), str(scale.round_trips)]
+    rtt = tuple(float(line) for line in guest.run(argv, timeout=300).check().stdout.split())
+    yield Series(
+        "wakeup_rtt", "Round trip of two threads that wake each other by futex", "ns", "time", "lower", rtt
+    )
+    argv = ["hackbench", "--groups", "1", "--loops", str(scale.hackbench_loops)]
+    lines = guest.run(argv, timeout=300).check().stdout.splitlines()
+    times = [float(line.split()[1]) for line in lines if line.startswith("Time:")]
+    if len(times) != 1:
+        raise CvmtuneError("hackbench printed no time", " ".join(argv))
+    title = "hackbench, one group: many threads that pass messages"
+    yield Series("hackbench", title, "s", "time", "lower", (times[0],))
+
+
+@dataclass(frozen=True)
+class _Counters:
+    """What the guest and its host have counted so far."""
+
+    interrupts: Mapping[str, tuple[int, ...]]
+    cpu_times: str
+    soft_stats: str
+    exits: float
+    vmm_seconds: float
+
+    @staticmethod
+    def read(guest: System, host: Host | None) -> _Counters:
+        return _Counters(
+            interrupts=parse_interrupts(guest.read_text("/proc/interrupts")),
+            cpu_times=guest.read_text("/proc/stat"),
+            soft_stats=guest.read_text(_STATS) if guest.exists(_STATS) else "",
+            exits=float(host.system.read_text(_KVM_EXITS)) if host else 0.0,
+            vmm_seconds=_process_seconds(host) if host else 0.0,
+        )
+
+    def row(self, names: Sequence[str], cpu: int) -> int:
+        """The sum of a CPU's counts in these rows; a kernel without the feature lacks the soft one."""
+        return sum(self.interrupts[name][cpu] for name in names if name in self.interrupts)
+
+    def idle(self, cpu: int) -> float:
+        for line in self.cpu_times.splitlines():
+            fields = line.split()
+            if fields[0] == f"cpu{cpu}":
+                return int(fields[4]) / _TICKS_PER_S
+        raise CvmtuneError(f"/proc/stat has no line for CPU {cpu}")
+
+    def polled_s(self, cpu: int) -> float:
+        return soft_statistics(self.soft_stats).get(cpu, {}).get("poll_ns", 0) / _NS_PER_S
+
+
+def parse_interrupts(text: str) -> dict[str, tuple[int, ...]]:
+    """Return the rows of /proc/interrupts that have a count for each CPU, by name."""
+    lines = text.splitlines()
+    cpus = len(lines[0].split())
+    rows = {}
+    for line in lines[1:]:
+        name, _, rest = line.partition(":")
+        counts = rest.split()[:cpus]
+        if len(counts) == cpus and all(count.isdigit() for count in counts):
+            rows[name.strip()] = tuple(int(count) for count in counts)
+    return rows
+
+
+def soft_statistics(text: str) -> dict[int, dict[str, int]]:
+    """Return the feature's statistics (debugfs soft_ipi_passthrough/stats) by CPU and column."""
+    if not text:
+        return {}
+    header, *lines = (line.split() for line in text.splitlines())
+    return {
+        int(line[0]): {name: int(value) for name, value in zip(header, line, strict=True)} for line in lines
+    }
+
+
+def _process_seconds(host: Host) -> float:
+    """The processor time that the guest's VMM has used, its vCPUs' included, in seconds."""
+    # proc(5): the name may hold anything, so count from its closing parenthesis; then utime and stime.
+    fields = host.system.read_text(f"/proc/{host.vmm_pid}/stat").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def _run_module(guest: System, kind: str, scale: Scale) -> float:
+    """Run one measurement of the module; return how long it took, in seconds."""
+    command = f"kind={kind} src={scale.sender} dst={scale.target} n={scale.ipis} gap_us={scale.gap_us}"
+    # Through a process of its own, as the write lasts as long as the measurement.
+    script = f"echo {command} >{_DEBUGFS}/run"
+    return guest.run(["sh", "-c", script], timeout=300).check().seconds
+
+
+def _samples(guest: System) -> tuple[float, ...]:
+    return tuple(float(line) for line in guest.read_text(f"{_DEBUGFS}/samples").split())
+
+
+def _ratio(
+    name: str, title: str, amount: float, base: float, *, unit: str = "per IPI", better: str = "lower"
+) -> Series:
+    return Series(name, title, unit, "count", "higher" if better == "higher" else "lower", (amount / base,))
+
+
+@contextmanager
+def _module(guest: System, tools: str) -> Iterator[None]:
+    guest.run(["insmod", f"{tools}/{_MODULE}.ko"]).check()
+    try:
+        yield
+    finally:
+        guest.run(["rmmod", _MODULE]).check()

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Raw results in; verdicts, tables, plots and pages out. Pure: it measures nothing and works offline."""
+
+from __future__ import annotations
+
+import contextlib
+import json as _json
+import os
+from pathlib import Path
+
+from cvmtune.core.errors import CvmtuneError
+from cvmtune.report.schema import Results
+
+
+def render(results: Results, *, html: Path | None, json: Path | None) -> None:
+    """Write the results as an HTML page, as a result file, or both.
+
+    Each file appears whole or not at all, and replaces an older one. CvmtuneError if one cannot be written.
+    """
+    if json is not None:
+        _write(json, _json.dumps(results.to_json(), allow_nan=False) + "\n")
+    if html is not None:
+        # Loaded only when a page is asked for: matplotlib takes most of a second.
+        from cvmtune.report.html import page
+
+        _write(html, page(results))
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        raise CvmtuneError(f"cannot write: {error.strerror}", str(path)) from error
+    finally:
+        with contextlib.suppress(OSError):  # gone by now, unless writing failed
+            aside.unlink()

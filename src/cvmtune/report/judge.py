@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From raw runs to results: pairs the rounds, computes the figures, asks the feature's rule. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from cvmtune.bench.raw import RawRun, Round, Series
+from cvmtune.core.errors import CvmtuneError
+from cvmtune.report import rules_ipi, stats
+from cvmtune.report.schema import Baseline, BaselineMetric, Metric, Result, Results, Verdict
+
+Rule = Callable[[Sequence[Metric]], tuple[Verdict, str]]
+RULES: Mapping[str, Rule] = {"ipi": rules_ipi.verdict}
+
+HOPELESS_ROUNDS = 1000
+"""Nobody runs more rounds than this to settle a metric: then the effect is too small to see."""
+
+RoundPair = tuple[Round, Round]
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+
+def judge(raws: Sequence[RawRun], baselines: Sequence[RawRun]) -> Results:
+    """Judge every feature on every machine that `raws` hold; runs of the same two are judged together.
+
+    CvmtuneError for a feature without a rule, and where runs disagree on what a metric is.
+    """
+    results = tuple(
+        _judge_runs(feature, machine, runs)
+        for (feature, machine), runs in _grouped(raws, lambda run: (run.feature, run.machine))
+    )
+    return Results(_environment([*raws, *baselines]), results, tuple(_baselines(baselines)))
+
+
+def _judge_runs(feature: str, machine: str, runs: Sequence[RawRun]) -> Result:
+    if feature not in RULES:
+        raise CvmtuneError("there is no verdict rule for this feature", feature)
+    rounds = [one for run in runs for one in run.rounds if one.state in ("off", "on")]
+    pairs = [pair for run in runs for pair in _paired(run.rounds)]
+    metrics, notes = [], []
+    if alone := len(rounds) - 2 * len(pairs):
+        notes.append(f"Left out: {alone} round(s) without a counterpart.")
+    for name, heading in _headings(rounds).items():
+        samples = _sample_pairs(name, pairs)
+        if samples:
+            metrics.append(_metric(heading, samples))
+            notes += _unsettled(metrics[-1], samples)
+        else:
+            notes.append(f"Left out: {name}, never measured both off and on in one pair of rounds.")
+    verdict, why = RULES[feature](metrics)
+    return Result(feature, machine, tuple(metrics), verdict, " ".join([why, *notes]))
+
+
+def _paired(rounds: Iterable[Round]) -> Iterator[RoundPair]:
+    """The off and on rounds of one run that have the same index."""
+    by_key = {(one.state, one.index): one for one in rounds}
+    for (state, index), off in by_key.items():
+        if state == "off" and (on := by_key.get(("on", index))) is not None:
+            yield off, on
+
+
+def _metric(heading: Series, pairs: Sequence[stats.Pair]) -> Metric:
+    oriented = pairs if heading.better == "lower" else [(on, off) for off, on in pairs]
+    ratio = stats.ratio_of_means(oriented)
+    return Metric(
+        name=heading.name,
+        title=heading.title,
+        unit=heading.unit,
+        kind=heading.kind,
+        better=heading.better,
+        off=stats.summarise([sample for off, _ in pairs for sample in off]),
+        on=stats.summarise([sample for _, on in pairs for sample in on]),
+        ratio=ratio,
+        ci95=None if ratio is None else stats.bootstrap_interval(oriented),
+    )
+
+
+def _unsettled(metric: Metric, pairs: Sequence[stats.Pair]) -> Iterator[str]:
+    """What to say of a metric whose interval holds 1, so that it may be better or worse."""
+    if metric.ci95 is None or not metric.ci95[0] <= 1 <= metric.ci95[1]:
+        return
+    more = stats.rounds_to_settle(pairs)
+    if more is None or more > HOPELESS_ROUNDS:
+        yield f"Not settled: {metric.name}, no effect in sight."
+    else:
+        yield f"Not settled: {metric.name}, about {more} more pair(s) of rounds would tell."
+
+
+def _baselines(runs: Sequence[RawRun]) -> Iterator[Baseline]:
+    tagged = [(run.machine, one) for run in runs for one in run.rounds]
+    for (machine, state), group in _grouped(tagged, lambda item: (item[0], item[1].state)):
+        rounds = [one for _, one in group]
+        metrics = tuple(
+            BaselineMetric(
+                name=name,
+                title=heading.title,
+                unit=heading.unit,
+                kind=heading.kind,
+                better=heading.better,
+                values=stats.summarise([sample for one in rounds for sample in _samples(name, one)]),
+            )
+            for name, heading in _headings(rounds).items()
+        )
+        name = f"feature {state}" if state in ("off", "on") else state
+        yield Baseline(f"{machine}, {name}", machine, metrics)
+
+
+def _headings(rounds: Iterable[Round]) -> dict[str, Series]:
+    """The first series of every name, in order of appearance; the others must mean the same."""
+    found: dict[str, Series] = {}
+    for series in (series for one in rounds for series in one.series):
+        first = found.setdefault(series.name, series)
+        if (series.unit, series.kind, series.better) != (first.unit, first.kind, first.better):
+            raise CvmtuneError("rounds disagree on the metric's unit, kind or better direction", series.name)
+    return found
+
+
+def _sample_pairs(name: str, pairs: Iterable[RoundPair]) -> list[stats.Pair]:
+    """The metric's samples from the pairs in which both rounds have it."""
+    both = ((_samples(name, off), _samples(name, on)) for off, on in pairs)
+    return [pair for pair in both if all(pair)]
+
+
+def _samples(name: str, one: Round) -> tuple[float, ...]:
+    return next((series.samples for series in one.series if series.name == name), ())
+
+
+def _environment(runs: Sequence[RawRun]) -> dict[str, object]:
+    """What all runs share, as it is; what differs, by run."""
+    environment: dict[str, object] = {}
+    for key in dict.fromkeys(key for run in runs for key in run.environment):
+        values = {
+            f"run {number}, {run.feature} on {run.machine}": run.environment[key]
+            for number, run in enumerate(runs, 1)
+            if key in run.environment
+        }
+        first, *others = values.values()
+        environment[key] = first if all(value == first for value in others) else values
+    return environment
+
+
+def _grouped(items: Iterable[T], key: Callable[[T], K]) -> ItemsView[K, list[T]]:
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups.items()

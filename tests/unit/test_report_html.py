@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page is well formed, complete, self-contained, and safe whatever the file says."""
+
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from cvmtune.report import render
+from cvmtune.report.html import page
+from cvmtune.report.schema import Baseline, BaselineMetric, Metric, Result, Results, Stats
+
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+def stats(*samples: float) -> Stats:
+    return Stats(len(samples), samples[0], samples[-1], samples[0], samples)
+
+
+def results(text: str = "plain words", feature: str = "ipi") -> Results:
+    """Two results and a baseline, with `text` wherever a file holds free text."""
+    notify = Metric("notify", text, "ns", "time", "lower", stats(7e3, 9e3), stats(1e3, 2e3), 5.0, (4.8, 5.2))
+    narrow = Metric("hackbench", text, "s", "time", "lower", stats(4.1, 4.3), stats(4.2), 0.98, (0.9, 1.1))
+    zero = Metric("cold", text, "ns", "time", "lower", stats(0, 5), stats(0), None, None)
+    sgi = Metric("sgi_per_ipi", text, "per IPI", "count", "lower", stats(1.0), stats(0.0), None, None)
+    exits = Metric("exits_per_ipi", text, text, "count", "lower", stats(0.0), stats(-0.1), None, None)
+    beside = BaselineMetric("notify", text, "ns", "time", "lower", stats(4e3, 5e3))
+    return Results(
+        environment={"kernel": text, "cpus": 4, "list": [text, 1], "machine": {"cvm": text, "none": None}},
+        results=(
+            Result(feature, "cvm", (notify, narrow, zero, sgi, exits), "PASS", text),
+            Result(feature, "plain", (notify, sgi), "UNDECIDED", text),
+        ),
+        baselines=(Baseline(f"vm, {text}", "vm", (beside,)),),
+    )
+
+
+class Page(HTMLParser):
+    """Checks that what is opened is closed in order, and collects what the tests ask for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+    def values(self, name: str) -> list[str]:
+        return [value for _, attribute, value in self.attributes if attribute == name]
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return page(results())
+
+
+@pytest.fixture(scope="module")
+def parsed(text: str) -> Page:
+    return Page(text)
+
+
+def test_is_well_formed(parsed: Page) -> None:
+    assert parsed.open == []
+    assert parsed.tags["main"] == parsed.tags["h1"] == 1
+
+
+def test_holds_every_metric_verdict_and_section(parsed: Page) -> None:
+    for words in (
+        *("notify", "hackbench", "cold", "sgi_per_ipi", "exits_per_ipi", "PASS", "UNDECIDED"),
+        *("What these figures can and cannot show", "What was measured, and why", "Environment"),
+        *("5.00 [4.80, 5.20]", "not settled", "vm, plain words", "1,000"),
+    ):
+        assert words in parsed.words
+
+
+def test_draws_every_metric(parsed: Page) -> None:
+    assert parsed.tags["svg"] == parsed.tags["figure"] == parsed.tags["figcaption"] == 7
+
+
+def test_is_accessible(parsed: Page) -> None:
+    assert parsed.tags["table"] == parsed.tags["caption"] == 4
+    assert parsed.tags["th"] == len(parsed.values("scope")) > 0
+    assert all(parsed.values("aria-label"))
+    assert parsed.values("lang") == ["en"]
+
+
+def test_identifiers_differ_and_references_resolve(text: str, parsed: Page) -> None:
+    identifiers = parsed.values("id")
+    assert len(identifiers) == len(set(identifiers))
+    references = re.findall(r"url\(#([^)]*)\)", text) + [one[1:] for one in parsed.values("xlink:href")]
+    assert references
+    assert set(references) <= set(identifiers)
+
+
+def test_is_self_contained(text: str, parsed: Page) -> None:
+    assert not {"script", "link", "img", "iframe", "image"} & parsed.tags.keys()
+    assert "@import" not in text
+    links = [value for name in ("src", "href", "xlink:href") for value in parsed.values(name)]
+    assert all(link.startswith("#") for link in links)
+    assert set(re.findall(r"url\((.)", text)) == {"#"}
+
+
+def test_colours_follow_light_and_dark_mode(text: str) -> None:
+    assert "prefers-color-scheme: dark" in text
+    assert "stroke: var(--off)" in text
+    assert not re.search("#00000[1-8]", text)
+
+
+@pytest.mark.parametrize(
+    "hostile", ["<script>alert(1)</script>", "--><script>", '"><b onclick="x">', "$x_", "&lt;"]
+)
+def test_escapes_text(hostile: str) -> None:
+    text = page(results(hostile))
+    parsed = Page(text)
+    assert "<script" not in text
+    assert not parsed.tags["b"]
+    assert parsed.words.count(hostile) >= 10
+
+
+def test_knows_no_words_for_another_feature_yet_shows_it() -> None:
+    assert "warp on cvm" in Page(page(results(feature="warp"))).words
+
+
+def test_no_results_still_give_a_page() -> None:
+    assert "holds no results" in Page(page(Results({}, ()))).words
+
+
+def test_is_reproducible(text: str) -> None:
+    assert page(results()) == text
+
+
+def test_render_writes_both(tmp_path: Path, text: str) -> None:
+    html, json = tmp_path / "report.html", tmp_path / "results.json"
+    render(results(), html=html, json=json)
+    assert html.read_text(encoding="utf-8") == text
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["report.html", "results.json"]

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verdicts and figures from runs made by hand."""
+
+from typing import Literal
+
+import pytest
+
+from cvmtune.bench.raw import RawRun, Round, Series
+from cvmtune.core.errors import CvmtuneError
+from cvmtune.report.judge import judge
+from cvmtune.report.schema import Metric, Result
+from cvmtune.report.stats import KEPT_SAMPLES
+
+
+def count(name: str, value: float) -> Series:
+    return Series(name, name.upper(), "per IPI", "count", "lower", (value,))
+
+
+def time(name: str, *samples: float, better: Literal["lower", "higher"] = "lower") -> Series:
+    return Series(name, name.upper(), "ns", "time", better, samples)
+
+
+def run(off: list[Series], on: list[Series], rounds: int = 4, machine: str = "cvm") -> RawRun:
+    pairs = [Round(state, i, tuple(s)) for i in range(rounds) for state, s in (("off", off), ("on", on))]
+    return RawRun("ipi", machine, tuple(pairs), {"kernel": "6.12"})
+
+
+def counts(sgi: float, exits: float | None) -> list[Series]:
+    return [count("sgi_per_ipi", sgi)] + ([] if exits is None else [count("exits_per_ipi", exits)])
+
+
+def only(raw: RawRun) -> Result:
+    (result,) = judge([raw], []).results
+    return result
+
+
+def metric(result: Result, name: str) -> Metric:
+    (found,) = (one for one in result.metrics if one.name == name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("off", "on", "verdict"),
+    [
+        (counts(1.0, 2.9), counts(0.002, 0.01), "PASS"),
+        (counts(1.0, 2.9), counts(0.01, 0.05), "PASS"),
+        (counts(0.9, 2.9), counts(0.0, -0.01), "PASS"),
+        (counts(1.0, 2.9), counts(0.02, 0.01), "FAIL"),
+        (counts(1.0, 2.9), counts(0.0, 0.06), "FAIL"),
+        (counts(1.0, 2.9), counts(1.0, 2.9), "FAIL"),
+        (counts(0.89, 2.9), counts(0.0, 0.0), "UNDECIDED"),
+        (counts(0.0, 0.0), counts(0.5, 2.9), "UNDECIDED"),
+        ([time("notify", 7)], [time("notify", 1)], "UNDECIDED"),
+    ],
+)
+def test_verdict(off: list[Series], on: list[Series], verdict: str) -> None:
+    assert only(run(off, on)).verdict == verdict
+
+
+def test_why_states_the_tolerances() -> None:
+    why = only(run(counts(1.0, 2.9), counts(0.002, 0.01))).why
+    assert "at most 0.01 allowed" in why
+    assert "at most 0.05 allowed" in why
+    assert "0.0020 on" in why
+
+
+@pytest.mark.parametrize(("sgi", "verdict"), [(0.002, "PASS"), (0.02, "FAIL")])
+def test_exits_are_absent_without_a_hypervisor(sgi: float, verdict: str) -> None:
+    result = only(run(counts(1.0, None), counts(sgi, None), machine="plain"))
+    assert result.verdict == verdict
+    assert "Exits were not counted" in result.why
+
+
+def test_ratio_is_turned_so_that_above_one_is_better() -> None:
+    off = [*counts(1.0, None), time("notify", 6, 8), time("rate", 100, better="higher")]
+    on = [*counts(0.0, None), time("notify", 2), time("rate", 300, better="higher")]
+    result = only(run(off, on))
+    assert metric(result, "notify").ratio == 3.5
+    assert metric(result, "notify").ci95 == (3.5, 3.5)
+    assert metric(result, "notify").off.n == 8
+    assert metric(result, "rate").ratio == 3.0
+
+
+def test_a_denominator_of_zero_has_no_ratio() -> None:
+    sgi = metric(only(run(counts(1.0, None), counts(0.0, None))), "sgi_per_ipi")
+    assert (sgi.ratio, sgi.ci95) == (None, None)
+
+
+def test_an_unsettled_time_is_told_and_decides_nothing() -> None:
+    rounds = [
+        Round(state, i, (count("sgi_per_ipi", sgi), time("hackbench", value)))
+        for i, (off, on) in enumerate([(10.0, 9.0), (9.0, 10.0), (10.0, 9.5), (9.5, 10.0)])
+        for state, sgi, value in (("off", 1.0, off), ("on", 0.0, on))
+    ]
+    result = only(RawRun("ipi", "cvm", tuple(rounds), {}))
+    assert result.verdict == "PASS"
+    assert "Not settled: hackbench" in result.why
+
+
+def test_no_effect_is_called_so() -> None:
+    same = [*counts(1.0, None), time("hackbench", 9.0)]
+    result = only(run(same, [*counts(0.0, None), time("hackbench", 9.0)]))
+    assert "hackbench, no effect in sight" in result.why
+
+
+def test_rounds_without_a_counterpart_are_left_out() -> None:
+    whole = run(counts(1.0, 2.9), counts(0.0, 0.0))
+    cut = RawRun("ipi", "cvm", (*whole.rounds, Round("off", 99, tuple(counts(0.0, 0.0)))), {})
+    result = only(cut)
+    assert result.verdict == "PASS"
+    assert metric(result, "sgi_per_ipi").off.mean == 1.0
+    assert "Left out: 1 round(s)" in result.why
+
+
+def test_a_metric_in_one_state_only_is_left_out_and_told() -> None:
+    result = only(run([*counts(1.0, None), time("notify", 7)], counts(0.0, None)))
+    assert [one.name for one in result.metrics] == ["sgi_per_ipi"]
+    assert "Left out: notify" in result.why
+
+
+def test_no_rounds_at_all_is_undecided() -> None:
+    assert only(RawRun("ipi", "cvm", (), {})).verdict == "UNDECIDED"
+
+
+def test_runs_of_one_feature_and_machine_are_judged_together() -> None:
+    one = run(counts(1.0, 2.9), counts(0.0, 0.0), rounds=2)
+    results = judge([one, run(counts(1.0, None), counts(0.0, None), machine="plain"), one], []).results
+    rounds = {result.machine: metric(result, "sgi_per_ipi").off.n for result in results}
+    assert rounds == {"cvm": 4, "plain": 4}
+
+
+def test_baselines_are_one_a_machine_and_state() -> None:
+    vm = run([time("notify", 4)], [time("notify", 2)], machine="vm")
+    cvm = RawRun("ipi", "cvm", (Round("nohlt", 0, (time("notify", 5), *counts(1.0, 2.1))),), {})
+    baselines = judge([], [vm, cvm]).baselines
+    assert [one.name for one in baselines] == ["vm, feature off", "vm, feature on", "cvm, nohlt"]
+    assert [one.name for one in baselines[2].metrics] == ["notify", "sgi_per_ipi", "exits_per_ipi"]
+    assert baselines[0].metrics[0].values.mean == 4
+
+
+def test_environment_keeps_what_is_shared_and_tells_what_differs() -> None:
+    one = RawRun("ipi", "cvm", (), {"kernel": "6.12", "mem": 1})
+    other = RawRun("ipi", "vm", (), {"kernel": "6.12", "mem": 2})
+    assert judge([one], [other]).environment == {
+        "kernel": "6.12",
+        "mem": {"run 1, ipi on cvm": 1, "run 2, ipi on vm": 2},
+    }
+
+
+def test_refuses_a_feature_without_rule() -> None:
+    with pytest.raises(CvmtuneError) as caught:
+        judge([RawRun("warp", "cvm", (), {})], [])
+    assert caught.value.where == "warp"
+
+
+def test_refuses_rounds_that_disagree_on_a_metric() -> None:
+    seconds = Series("notify", "NOTIFY", "s", "time", "lower", (1.0,))
+    with pytest.raises(CvmtuneError, match="disagree") as caught:
+        judge([run([time("notify", 7)], [seconds])], [])
+    assert caught.value.where == "notify"
+
+
+def test_many_samples_are_thinned_after_their_figures_are_taken() -> None:
+    many = time("notify", *(float(value) for value in range(KEPT_SAMPLES)))
+    notify = metric(only(run([many], [many], rounds=2)), "notify")
+    assert (notify.off.n, len(notify.off.samples)) == (2 * KEPT_SAMPLES, KEPT_SAMPLES)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables hold every figure whole, also on a narrow terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from cvmtune.report.schema import Baseline, BaselineMetric, Metric, Result, Results, Stats
+from cvmtune.report.table import format_figure, print_tables
+
+
+def stats(value: float) -> Stats:
+    return Stats(1, value, value, value, (value,))
+
+
+NOTIFY = Metric(
+    "notify", "IPI notification", "ns", "time", "lower", stats(103_456), stats(2_345), 44.1, (40.25, 47.4)
+)
+SGI = Metric(
+    "sgi_per_ipi", "hardware [SGIs] per IPI", "per IPI", "count", "lower", stats(1), stats(0), None, None
+)
+RESULTS = Results(
+    environment={},
+    results=(Result("ipi", "cvm", (NOTIFY, SGI), "PASS", "It [holds]."),),
+    baselines=(
+        Baseline(
+            "plain, feature off",
+            "plain",
+            (BaselineMetric("notify", "IPI notification", "ns", "time", "lower", stats(3_456)),),
+        ),
+    ),
+)
+
+
+def printed(width: int) -> str:
+    file = io.StringIO()
+    print_tables(RESULTS, Console(file=file, width=width))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_every_figure_is_whole(width: int) -> None:
+    text = printed(width)
+    assert "…" not in text
+    for part in ("PASS", "It [holds].", "ipi on cvm", "notify (ns)", "plain, feature off"):
+        assert part in text
+    for figure in ("103,456", "2,345", "3,456", "44.1", "[40.2, 47.4]", "n/a"):
+        assert figure in text
+    for part in ("sgi_per_ipi (per IPI)", "hardware [SGIs] per IPI"):
+        assert part in text
+    assert "under emulation" in text
+
+
+def test_counts_stand_apart_from_times_and_first() -> None:
+    text = printed(100)
+    order = [text.index(part) for part in ("Counts", "sgi_per_ipi", "Times", "notify")]
+    assert order == sorted(order)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.00199, "0.00199"),
+        (0.5, "0.500"),
+        (5.123, "5.12"),
+        (99.96, "100"),
+        (102.7, "103"),
+        (1234567.8, "1,234,568"),
+        (-0.012, "-0.0120"),
+        (-250, "-250"),
+    ],
+)
+def test_format_figure(value: float, text: str) -> None:
+    assert format_figure(value) == text
