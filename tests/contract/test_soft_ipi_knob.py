@@ -6,16 +6,13 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+from fake_kernel import BootKernel, FakeKernel, When
 
 from cvmtune.core.system import LocalSystem
 from cvmtune.knobs.contract import Knob, KnobError, Plan
 from cvmtune.knobs.soft_ipi import PATH, POSSIBLE, SoftIpi
-
-if TYPE_CHECKING:
-    from conftest import BootKernel, FakeKernel, When
 
 OLD, NEW, OTHER = {0, 1}, {2, 3}, {1}
 BAD_MASKS = [

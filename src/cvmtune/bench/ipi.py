@@ -47,6 +47,9 @@ class Scale:
     target: int = 1
 
 
+DEFAULT_SCALE = Scale()
+
+
 @dataclass(frozen=True)
 class Host:
     """The host of the guest: its counters, and the process that runs the guest's vCPUs."""
@@ -64,7 +67,7 @@ def collect(
     host: Host | None,
     tools: str,
     environment: Mapping[str, object],
-    scale: Scale = Scale(),
+    scale: Scale = DEFAULT_SCALE,
     advance: Callable[[str], None] = lambda note: None,
 ) -> RawRun:
     """Run `rounds` rounds in each of the states ("off", "on", or the name of a baseline measured as it is).
@@ -76,7 +79,7 @@ def collect(
     knob = SoftIpi()
     everyone = CpuMask.from_list(guest.read_text("/sys/devices/system/cpu/online")).to_hex()
     collected: list[Round] = []
-    with _module(guest, tools):
+    with loaded_module(guest, tools):
         for index in range(rounds):
             for state in states if index % 2 == 0 else reversed(states):
                 advance(f"{machine}, {state}, round {index + 1} of {rounds}")
@@ -240,7 +243,8 @@ def _ratio(
 
 
 @contextmanager
-def _module(guest: System, tools: str) -> Iterator[None]:
+def loaded_module(guest: System, tools: str) -> Iterator[None]:
+    """Have the measuring module in the guest's kernel for as long as the `with` block lasts."""
     guest.run(["insmod", f"{tools}/{_MODULE}.ko"]).check()
     try:
         yield

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+# make prove    set up what is missing, build, boot, measure: report.html and results.json
+# make test     every test, lint, types, the kernel checks
+# make stress   the long forms on the debug kernels; SHORT=1 for some minutes of them
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+# Tests that need a program must not pass by skipping where we have just installed it.
+export CVMTUNE_REQUIRE_TOOLS := 1
+
+.PHONY: prove test stress lint setup packages clean
+
+setup: packages $(VENV)/.ready
+
+packages:
+	@scripts/install-packages
+
+$(VENV)/.ready: pyproject.toml
+	@echo "Python environment: $(VENV), with what pyproject.toml names"
+	@$$(command -v python3.11 || command -v python3) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+prove: setup
+	$(BIN)/cvmtune prove --json results.json --html report.html
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	shellcheck scripts/* .ci/run src/cvmtune/lab/guest/init
+
+test: lint
+	$(BIN)/cvmtune lab kernel check
+	$(BIN)/pytest -m 'not stress'
+
+stress: setup
+	$(BIN)/pytest -m stress $(if $(SHORT),--short) -s
+
+clean:
+	rm -rf $(VENV) report.html results.json

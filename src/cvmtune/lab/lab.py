@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lab as one thing: builds what a machine needs, boots it, keeps the consoles of the last runs."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from cvmtune.lab import guest_tools, kernel, rootfs
+from cvmtune.lab.cache import Cache
+from cvmtune.lab.errors import MissingTool
+from cvmtune.lab.kernel import FLAVOURS, BuiltKernel
+from cvmtune.lab.machine import PLAIN_BOOT, BootOptions, Machine, boot
+from cvmtune.lab.machines import MACHINES, QEMU, Images, MachineSpec
+from cvmtune.lab.progress import Progress
+
+# Where the payload puts the guest's test modules and helpers.
+GUEST_TOOLS = "/opt/cvmtune"
+
+_KEPT_RUNS = 30
+# Programs that build and boot, beside the kernel's own needs (kbuild.require_tools), and their packages.
+_PROGRAMS = {QEMU: "qemu-system-arm", "mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs"}
+# A debug kernel under two layers of emulation is slow to start; each boot has an end all the same. Seconds.
+_DEADLINES = {"default": 120.0, "absent": 120.0, "debug": 400.0, "kcsan": 600.0}
+# Shadow memory and debugging records of the debug kernels.
+_DEBUG_MB = 512
+
+
+class Lab:
+    """Builds and boots, with one cache."""
+
+    def __init__(self, cache: Cache, progress: Progress) -> None:
+        self.cache = cache
+        self.progress = progress
+        self._serial = itertools.count(1)
+
+    def build(self, flavour: str, *, host: bool) -> tuple[BuiltKernel, Path, dict[str, Path]]:
+        """Return the kernel, the directory of its guest tools, and the root file systems by name."""
+        require_programs()
+        built = kernel.build(FLAVOURS[flavour], self.cache, self.progress)
+        tools = guest_tools.build_guest_tools(FLAVOURS[flavour], self.cache, self.progress)
+        names = ("guest", "host") if host else ("guest",)
+        roots = {
+            name: rootfs.build(rootfs.ROOT_FILE_SYSTEMS[name], self.cache, self.progress) for name in names
+        }
+        return built, tools, roots
+
+    @contextmanager
+    def boot(
+        self, machine: str, *, flavour: str = "default", options: BootOptions = PLAIN_BOOT
+    ) -> Iterator[Machine]:
+        """Boot a machine, after building what it needs; it ends with the `with` block."""
+        spec = machine_spec(machine, flavour, options)
+        built, tools, roots = self.build(flavour, host=spec.nested)
+        directory = self._new_run(machine)
+        images = Images(
+            kernel=built.image,
+            guest_root=roots["guest"],
+            host_root=roots.get("host"),
+            payload=directory / "payload.tar",
+        )
+        options = replace(options, deadline=max(options.deadline, _DEADLINES[flavour]))
+        with boot(spec, images, tools, directory, options) as running:
+            yield running
+
+    def _new_run(self, machine: str) -> Path:
+        runs = self.cache.directory("runs")
+        for old in sorted(runs.iterdir())[:-_KEPT_RUNS]:
+            shutil.rmtree(old, ignore_errors=True)
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        return runs / f"{stamp}-{os.getpid()}-{next(self._serial)}-{machine}"
+
+
+def machine_spec(machine: str, flavour: str, options: BootOptions) -> MachineSpec:
+    """Return the machine as it is booted with that kernel and these options."""
+    spec = MACHINES[machine]
+    if flavour in ("debug", "kcsan"):
+        spec = replace(spec, guest_mb=spec.guest_mb + _DEBUG_MB, host_mb=spec.host_mb + 2 * _DEBUG_MB)
+    if options.cpus:
+        spec = replace(spec, guest_cpus=options.cpus)
+    return spec
+
+
+def require_programs() -> None:
+    """Raise MissingTool, naming the packages, if a program that the lab runs is not on this machine."""
+    missing = {name: package for name, package in _PROGRAMS.items() if shutil.which(name) is None}
+    if missing:
+        raise MissingTool(missing)

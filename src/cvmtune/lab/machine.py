@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Booting a machine of the lab, talking to it, and telling what became of it when it no longer answers."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from cvmtune.core.command import format_command
+from cvmtune.lab.client import AgentSystem
+from cvmtune.lab.errors import GuestDied, GuestHung, GuestPanicked, MissingTool
+from cvmtune.lab.machines import (
+    GUEST,
+    HOST,
+    QEMU,
+    Images,
+    MachineSpec,
+    Terminal,
+    accelerator,
+    qemu_argv,
+    start_guest_script,
+)
+from cvmtune.lab.payload import write_payload
+
+# Time for QEMU to end by itself once its guest has, seconds.
+_ENDING = 10.0
+_PANIC = "Kernel panic - not syncing"
+
+
+@dataclass(frozen=True)
+class BootOptions:
+    """What a boot may ask for beyond its machine. `cpus` is how many the guest has, `deadline` in seconds.
+
+    With `icount` time in the machine goes by instructions, one a nanosecond, whatever the computer does.
+    """
+
+    append: tuple[str, ...] = ()
+    host_append: tuple[str, ...] = ()
+    terminal: Terminal | None = None
+    cpus: int | None = None
+    icount: bool = False
+    deadline: float = 120.0
+
+
+PLAIN_BOOT = BootOptions()
+
+
+class Machine:
+    """A running machine: `guest` and, where it is nested, `host`, both with their agents ready."""
+
+    def __init__(self, spec: MachineSpec, directory: Path, process: subprocess.Popen[bytes]) -> None:
+        self.spec = spec
+        self.directory = directory
+        self.boot_seconds = 0.0
+        self.terminal: socket.socket | None = None
+        self._process = process
+        self._systems: dict[str, AgentSystem] = {}
+
+    @property
+    def guest(self) -> AgentSystem:
+        return self._systems[GUEST]
+
+    @property
+    def host(self) -> AgentSystem | None:
+        return self._systems.get(HOST)
+
+    @property
+    def vmm_pid(self) -> int:
+        """The process on the host that runs the guest."""
+        assert self.host
+        return int(self.host.read_text("/run/cvmtune/guest.pid"))
+
+    def console(self, role: str) -> Path:
+        """Return the file that holds all that this kernel's console has said."""
+        return self.directory / f"{role}.console"
+
+    def add_system(self, name: str, channel: socket.socket) -> None:
+        """Take the near end of an agent's channel."""
+        self._systems[name] = AgentSystem(name, channel, self._lost)
+
+    def wait_ready(self, deadline: float) -> None:
+        """Wait until all agents answer; pin the guest's vCPU threads one to one to the host's CPUs."""
+        began = time.monotonic()
+        for name in (HOST, GUEST):
+            if name in self._systems:
+                self._systems[name].wait_ready(max(began + deadline - time.monotonic(), 0.001))
+        if self.host:
+            for cpu in range(self.spec.guest_cpus):
+                self.host.pin(self.vmm_pid, f"CPU {cpu}/KVM", cpu)
+
+    def wait_end(self) -> None:
+        """Wait until the machine ends by itself, as it does when its shell is left."""
+        self._process.wait()
+
+    def _lost(self, name: str, deadline: float | None) -> NoReturn:
+        """Raise what became of the machine: it has closed its channel, or missed `deadline`."""
+        if deadline is None:
+            try:
+                status: object = self._process.wait(_ENDING)
+            except subprocess.TimeoutExpired:
+                status = "none yet"
+        for role in (GUEST, HOST):
+            console = self.console(role)
+            if console.exists() and _PANIC in console.read_text(errors="replace"):
+                raise GuestPanicked(role, console)
+        if deadline is not None:
+            raise GuestHung(name, self.console(name), deadline)
+        raise GuestDied(
+            name, self.console(name), f"QEMU's exit status: {status}; its messages: {self._qemu_log}"
+        )
+
+    @property
+    def _qemu_log(self) -> Path:
+        return self.directory / "qemu.log"
+
+
+def guest_files(spec: MachineSpec, options: BootOptions) -> dict[str, str]:
+    """Return the files that this machine's payload carries besides the package and the tools."""
+    if not spec.nested:
+        return {}
+    return {"run/cvmtune/start-guest": start_guest_script(spec, options.append, options.terminal)}
+
+
+@contextmanager
+def boot(
+    spec: MachineSpec,
+    images: Images,
+    tools: Path | None,
+    directory: Path,
+    options: BootOptions = PLAIN_BOOT,
+) -> Iterator[Machine]:
+    """Boot a machine and end it on the way out. `directory` (new) takes its consoles, command line and
+    payload.
+
+    Raises MissingTool, GuestDied, GuestPanicked or GuestHung.
+    """
+    directory.mkdir(parents=True)
+    write_payload(images.payload, tools, guest_files(spec, options))
+    with ExitStack() as stack:
+        far_ends: list[socket.socket] = []
+
+        def connect() -> tuple[socket.socket, int]:
+            near, far = socket.socketpair()
+            stack.callback(near.close)
+            far_ends.append(far)
+            return near, far.fileno()
+
+        channels: dict[str, socket.socket] = {}
+        consoles: dict[str, str] = {}
+        ports: dict[str, str] = {}
+        terminal: socket.socket | None = None
+        for name in (HOST, GUEST) if spec.nested else (GUEST,):
+            channels[name], descriptor = connect()
+            ports[name] = f"socket,fd={descriptor}"
+            log = directory / f"{name}.console"
+            consoles[name] = f"file,path={log}"
+            if options.terminal and options.terminal.where == name:
+                terminal, descriptor = connect()
+                consoles[name] = f"socket,fd={descriptor},logfile={log}"
+        if spec.nested:
+            ports["console"] = consoles[GUEST]
+        argv = qemu_argv(
+            spec,
+            images,
+            console=consoles[HOST if spec.nested else GUEST],
+            ports=ports,
+            append=options.append,
+            host_append=options.host_append,
+            terminal=options.terminal,
+            options=accelerator(options.icount),
+        )
+        (directory / "command").write_text(format_command(argv) + "\n")
+        began = time.monotonic()
+        with (directory / "qemu.log").open("wb") as log_file:
+            try:
+                process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log_file,
+                    stderr=log_file,
+                    pass_fds=[end.fileno() for end in far_ends],
+                    # Ctrl-C at the terminal is for us: we end QEMU in order.
+                    start_new_session=True,
+                )
+            except FileNotFoundError as error:
+                raise MissingTool({QEMU: "qemu-system-arm"}) from error
+            finally:
+                # Ours would keep the channels open after QEMU's end.
+                for end in far_ends:
+                    end.close()
+        stack.callback(_end, process)
+        machine = Machine(spec, directory, process)
+        machine.terminal = terminal
+        for name, channel in channels.items():
+            machine.add_system(name, channel)
+        machine.wait_ready(options.deadline)
+        machine.boot_seconds = time.monotonic() - began
+        yield machine
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    # Nothing of a machine outlives it (its disks are snapshots), so there is nothing to shut down.
+    process.kill()
+    process.wait()
+
+
+def tail(path: Path, lines: int = 15) -> Sequence[str]:
+    """Return the last lines of a console."""
+    return path.read_text(errors="replace").splitlines()[-lines:] if path.exists() else []
