@@ -117,9 +117,9 @@ def _add_lab(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     queue = actions.add_parser("kernel", help="work on the patch queue")
     steps = queue.add_subparsers(required=True, metavar="STEP")
     parser = _command(steps, "edit", "make a git tree with each patch as a commit", _lab_edit)
-    parser.add_argument("--tree", type=Path, help="where (default: in the cache)")
+    parser.add_argument("--tree", type=Path, help="where (default: build/linux in the checkout)")
     parser = _command(steps, "save", "write that tree's commits back as the queue", _lab_save)
-    parser.add_argument("--tree", type=Path, help="where it is (default: in the cache)")
+    parser.add_argument("--tree", type=Path, help="where it is (default: build/linux in the checkout)")
     parser = _command(steps, "check", "checkpatch, W=1, sparse, and that each patch builds", _lab_check)
     parser.add_argument("--quick", action="store_true", help="without building each patch by itself")
 

@@ -7,6 +7,7 @@ how it behaves; what it does is told on standard output, which the lab keeps as 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import selectors
@@ -28,7 +29,7 @@ class Machine:
         self.channels: dict[str, socket.socket] = {}
         self.consoles: dict[str, Path] = {}
         self.terminal: socket.socket | None = None
-        chardevs = [value for name, value in zip(argv, argv[1:], strict=False) if name == "-chardev"]
+        chardevs = [value for name, value in itertools.pairwise(argv) if name == "-chardev"]
         outer = "host" if any("id=port-host" in chardev for chardev in chardevs) else "guest"
         roles = {"console": outer, "port-console": "guest", "port-host": "host", "port-guest": "guest"}
         for chardev in chardevs:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Booting against a stand-in for QEMU: each way to lose a machine has its error, and nothing is left running."""
+"""Booting against a stand-in for QEMU: each way to lose a machine has its error, and none is left running."""
 
 from __future__ import annotations
 
@@ -41,7 +41,11 @@ def fake_boot(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Boo
     programs.mkdir()
     program = programs / QEMU
     interpreter = shlex.join([sys.executable, "-B", str(FAKE)])
-    program.write_text(f'#!/bin/sh\necho process $$\nexec {interpreter} "$@"\n')
+    program.write_text(
+        "#!/bin/sh\n"
+        "case $1 in --version) echo 'QEMU emulator version 7.2.22 (Debian)'; exit ;; esac\n"
+        f'echo process $$\nexec {interpreter} "$@"\n'
+    )
     program.chmod(0o755)
     (tmp_path / "scratch").mkdir()
     monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
@@ -256,7 +260,7 @@ def test_answer_that_is_none(fake_boot: Boot, run: Path, behaviour: str) -> None
 # The way out
 
 
-@pytest.mark.parametrize("error", [RuntimeError("in the test"), KeyboardInterrupt(), SystemExit(1)])
+@pytest.mark.parametrize("error", [RuntimeError("in the test"), KeyboardInterrupt()])
 @pytest.mark.parametrize("name", ["plain", "cvm"])
 def test_machine_ends_after_an_exception(fake_boot: Boot, run: Path, name: str, error: BaseException) -> None:
     with pytest.raises(type(error)), fake_boot(name):

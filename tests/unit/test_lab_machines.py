@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import platform
 import shlex
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from cvmtune.core.errors import CvmtuneError
 from cvmtune.lab.machines import (
     GUEST,
     HOST,
@@ -19,8 +22,9 @@ from cvmtune.lab.machines import (
     QEMU,
     Images,
     Terminal,
-    accelerator,
+    processor_options,
     qemu_argv,
+    qemu_version,
     start_guest_script,
 )
 
@@ -45,7 +49,7 @@ def outermost(
     append: Sequence[str] = (),
     host_append: Sequence[str] = (),
     terminal: Terminal | None = None,
-    options: Sequence[str] = (),
+    processor: Sequence[str] = (),
 ) -> list[str]:
     return qemu_argv(
         MACHINES[machine],
@@ -55,7 +59,7 @@ def outermost(
         append=append,
         host_append=host_append,
         terminal=terminal,
-        options=options,
+        processor=processor,
     )
 
 
@@ -69,7 +73,7 @@ def inner(machine: str, append: Sequence[str] = (), terminal: Terminal | None = 
 
 def values(argv: list[str], option: str) -> list[str]:
     """The arguments that follow each occurrence of an option."""
-    return [value for name, value in zip(argv, argv[1:], strict=False) if name == option]
+    return [value for name, value in itertools.pairwise(argv) if name == option]
 
 
 def value(argv: list[str], option: str) -> str:
@@ -176,7 +180,7 @@ def test_a_panic_ends_the_emulator(argv: list[str]) -> None:
 @pytest.mark.parametrize("argv", ALL_COMMANDS)
 def test_chardevs_are_declared_before_what_uses_them(argv: list[str]) -> None:
     declared: list[str] = []
-    for option, argument in zip(argv, argv[1:], strict=False):
+    for option, argument in itertools.pairwise(argv):
         if option == "-chardev":
             declared.append(argument.partition("id=")[2].partition(",")[0])
         elif option == "-serial":
@@ -207,11 +211,11 @@ def test_the_guests_channels_are_ports_of_its_host(machine: str) -> None:
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_console_and_options_are_passed_on(machine: str) -> None:
-    argv = outermost(machine, console="socket,fd=9,logfile=x", options=["-accel", "tcg"])
+def test_console_and_processor_are_passed_on(machine: str) -> None:
+    argv = outermost(machine, console="socket,fd=9,logfile=x", processor=["-cpu", "max", "-accel", "tcg"])
     assert "socket,fd=9,logfile=x,id=console" in values(argv, "-chardev")
     assert value(argv, "-serial") == "chardev:console"
-    assert argv[-2:] == ["-accel", "tcg"]
+    assert (value(argv, "-cpu"), value(argv, "-accel")) == ("max", "tcg")
 
 
 def test_only_cvm_has_a_protected_host() -> None:
@@ -287,31 +291,79 @@ def test_threads_are_named_because_they_are_pinned_by_name() -> None:
 
 def test_sizes_come_from_the_machine() -> None:
     spec = replace(MACHINES["vm"], guest_cpus=3, guest_mb=100, host_mb=900)
-    outer = qemu_argv(spec, IMAGES, console="null", ports={})
+    outer = qemu_argv(spec, IMAGES, console="null", ports={}, processor=[])
     words = shlex.split(start_guest_script(spec))
     assert (value(outer, "-smp"), value(outer, "-m")) == ("3", "900")
     assert (value(words, "-smp"), value(words, "-m")) == ("3", "100")
-    alone = qemu_argv(replace(spec, nested=False), IMAGES, console="null", ports={})
+    alone = qemu_argv(replace(spec, nested=False), IMAGES, console="null", ports={}, processor=[])
     assert value(alone, "-m") == "100"
 
 
+def arm64_with_kvm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+
+
 @pytest.mark.parametrize(
-    ("processor", "has_kvm", "expected"),
+    ("computer", "has_kvm", "expected"),
     [
-        ("x86_64", True, "tcg,thread=multi"),
-        ("aarch64", False, "tcg,thread=multi"),
-        ("aarch64", True, "kvm"),
+        ("x86_64", True, ["-cpu", "max", "-accel", "tcg,thread=multi"]),
+        ("aarch64", False, ["-cpu", "max", "-accel", "tcg,thread=multi"]),
+        ("aarch64", True, ["-cpu", "host", "-accel", "kvm"]),
     ],
 )
-def test_accelerator(monkeypatch: pytest.MonkeyPatch, processor: str, has_kvm: bool, expected: str) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: processor)
+def test_only_an_arm64_computer_can_do_without_emulation(
+    monkeypatch: pytest.MonkeyPatch, computer: str, has_kvm: bool, expected: list[str]
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: computer)
     monkeypatch.setattr(Path, "exists", lambda path: has_kvm)
-    assert accelerator(icount=False) == ["-accel", expected]
+    assert processor_options(nested=False, icount=False, qemu_version=(7, 2)) == expected
+
+
+@pytest.mark.parametrize(
+    ("version", "cpu"), [((6, 2), "max"), ((7, 0), "max,lpa2=off"), ((10, 1), "max,lpa2=off")]
+)
+def test_a_host_is_always_emulated_and_without_lpa2(
+    monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], cpu: str
+) -> None:
+    arm64_with_kvm(monkeypatch)
+    argv = processor_options(nested=True, icount=False, qemu_version=version)
+    assert value(argv, "-cpu") == cpu
+    assert value(argv, "-accel") == "tcg,thread=multi"
 
 
 def test_time_by_instructions_needs_emulation_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    monkeypatch.setattr(Path, "exists", lambda path: True)
-    argv = accelerator(icount=True)
+    arm64_with_kvm(monkeypatch)
+    argv = processor_options(nested=False, icount=True, qemu_version=(7, 2))
     assert value(argv, "-accel") == "tcg,thread=single"
     assert value(argv, "-icount").startswith("shift=0")
+
+
+@pytest.mark.parametrize(
+    ("says", "expected"),
+    [
+        ("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright 2003-2022 version 9.9\n", (7, 2)),
+        ("QEMU emulator version 10.0.50 (v10.0.0-1-gabc)\n", (10, 0)),
+    ],
+)
+def test_version_of_the_emulator(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, says: str, expected: tuple[int, ...]
+) -> None:
+    install(monkeypatch, tmp_path, says)
+    assert qemu_version() == expected
+
+
+def test_version_that_cannot_be_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    install(monkeypatch, tmp_path, "something else\n")
+    with pytest.raises(CvmtuneError, match="cannot tell QEMU's version from 'something else'"):
+        qemu_version()
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(CvmtuneError, match="cannot start qemu-system-aarch64"):
+        qemu_version()
+
+
+def install(monkeypatch: pytest.MonkeyPatch, directory: Path, says: str) -> None:
+    program = directory / QEMU
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{says}END\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(directory), prepend=os.pathsep)

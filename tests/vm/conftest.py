@@ -21,10 +21,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.vm)
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--short", action="store_true", help="stress tests: some minutes in all")
-
-
 @pytest.fixture(scope="session")
 def lab() -> Lab:
     return Lab(Cache(), terminal_progress())

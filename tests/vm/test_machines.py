@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -123,3 +126,31 @@ def test_a_machine_that_does_not_answer_hangs(lab: Lab, monkeypatch: pytest.Monk
         time.sleep(2)
         with pytest.raises(GuestHung):
             machine.guest.exists("/")
+
+
+def test_no_machine_outlives_a_killed_lab(lab: Lab) -> None:
+    lab.build("default", host=False)
+    argv = [sys.executable, "-m", "cvmtune", "lab", "run", "--machine", "plain", "--", "sleep", "600"]
+    tool = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (machines := machines_of(tool.pid)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    tool.kill()
+    tool.wait()
+    time.sleep(1)
+    assert not is_machine(machines[0])
+
+
+def machines_of(pid: int) -> list[str]:
+    """The children of a process that are QEMU and run a machine."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [child for child in children if is_machine(child)]
+
+
+def is_machine(pid: str) -> bool:
+    try:
+        argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except FileNotFoundError:
+        return False
+    return argv[0].startswith(b"qemu-system") and b"-kernel" in argv

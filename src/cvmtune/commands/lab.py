@@ -17,10 +17,21 @@ from cvmtune.lab.kernel import FLAVOURS
 from cvmtune.lab.kernel_source import SourceTree, fetch_command
 from cvmtune.lab.lab import Lab, machine_spec
 from cvmtune.lab.machine import BootOptions
-from cvmtune.lab.machines import GUEST, HOST, MACHINES, Images, accelerator, qemu_argv, start_guest_script
+from cvmtune.lab.machines import (
+    GUEST,
+    HOST,
+    MACHINES,
+    Images,
+    processor_options,
+    qemu_argv,
+    start_guest_script,
+)
 from cvmtune.lab.progress import SilentProgress, terminal_progress
 from cvmtune.lab.project import kernel_directory
 from cvmtune.lab.terminal import join, this_terminal
+
+# The oldest whose options are those of its successors.
+_RECENT_QEMU = (7, 0)
 
 
 def open_lab(silent: bool = False) -> Lab:
@@ -31,7 +42,7 @@ def open_lab(silent: bool = False) -> Lab:
 def build(lab: Lab, flavours: Sequence[str], *, as_json: bool, dry_run: bool) -> int:
     """Build kernels of these flavours, their guest tools, and both root file systems."""
     if dry_run:
-        print("\n".join(_build_commands(lab, flavours)))
+        print("\n".join(_build_commands(_Places(lab.cache.root), flavours)))
         return 0
     made: dict[str, object] = {}
     for flavour in flavours:
@@ -50,18 +61,25 @@ def build(lab: Lab, flavours: Sequence[str], *, as_json: bool, dry_run: bool) ->
     return 0
 
 
-def _build_commands(lab: Lab, flavours: Sequence[str]) -> Iterable[str]:
+class _Places(Cache):
+    """A cache that tells where things would be and makes none of them, for a dry run."""
+
+    def directory(self, name: str) -> Path:
+        return self.root / name
+
+
+def _build_commands(cache: Cache, flavours: Sequence[str]) -> Iterable[str]:
     """The commands of a build, each line one that a shell takes."""
-    tree = SourceTree(lab.cache)
+    tree = SourceTree(cache)
     yield "# the kernel's source, unless it is installed or cached"
     yield format_command(fetch_command(tree.path / "out.tar"))
     for flavour in flavours:
         yield f"# kernel, {flavour}: in {tree.path}, after the patch queue of {kernel_directory()}"
-        for argv in kernel.commands(FLAVOURS[flavour], Toolchain.here(), tree, lab.cache):
+        for argv in kernel.commands(FLAVOURS[flavour], Toolchain.here(), tree, cache):
             yield format_command(argv)
     for root in rootfs.ROOT_FILE_SYSTEMS.values():
         yield f"# root file system, {root.name}"
-        for argv in rootfs.commands(root, lab.cache.root / "rootfs" / root.name):
+        for argv in rootfs.commands(root, cache.root / "rootfs" / root.name):
             yield format_command(argv)
 
 
@@ -110,7 +128,8 @@ def _boot_commands(machine: str, flavour: str, options: BootOptions) -> Iterable
         ports=ports,
         append=options.append,
         host_append=options.host_append,
-        options=accelerator(options.icount),
+        # Which QEMU is installed does not matter here: it may be none yet.
+        processor=processor_options(nested=spec.nested, icount=options.icount, qemu_version=_RECENT_QEMU),
     )
     yield "# here; images are named by what they hold"
     yield format_command(argv)

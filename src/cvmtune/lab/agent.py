@@ -98,7 +98,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         return _OPERATIONS[request["op"]](**arguments)
     except OSError as error:
         return {"errno": error.errno, "error": error.strerror, "file": str(error.filename or "")}
-    except (LookupError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever the request was, the next one may be good
         return {"errno": None, "error": f"bad request: {error!r}", "file": ""}
 
 

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cvmtune.core.command import format_command
 from cvmtune.core.errors import UsageError
 from cvmtune.lab import kconfig
 from cvmtune.lab.cache import Cache, key_of
-from cvmtune.lab.kbuild import Toolchain, make_command, require_tools, run_make
+from cvmtune.lab.kbuild import SETTINGS, Toolchain, make_command, require_tools, run_make
 from cvmtune.lab.kconfig import Option
 from cvmtune.lab.kernel_source import PACKAGE, Source, SourceTree, find_source
 from cvmtune.lab.patches import Series, apply_patches, read_series
@@ -53,8 +54,8 @@ FLAVOURS: Mapping[str, Flavour] = {
     for flavour in (
         Flavour("default", "what is measured", _DEFAULT, "default", 1840, 250),
         Flavour("absent", "the features not compiled in", _WITHOUT_FEATURES, "default", 1840, 250),
-        Flavour("debug", "locking, RCU and memory errors", (*_DEFAULT, "debug.config"), "debug", 1850, 700),
-        Flavour("kcsan", "data races", (*_DEFAULT, "kcsan.config"), "kcsan", 1850, 700),
+        Flavour("debug", "locking, RCU and memory errors", (*_DEFAULT, "debug.config"), "debug", 1870, 400),
+        Flavour("kcsan", "data races", (*_DEFAULT, "kcsan.config"), "kcsan", 1870, 400),
     )
 }
 
@@ -92,6 +93,7 @@ class KernelInputs:
             "source": f"{PACKAGE} {self.source.version}",
             "config": kconfig.to_text(self.options),
             "compiler": self.toolchain.version(),
+            "settings": format_command(SETTINGS),
             **{f"patch {n}": patch.digest() for n, patch in enumerate(self.series.patches, start=1)},
         }
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from cvmtune.core.command import run
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.errors import LabError
+from cvmtune.lab.kbuild import Toolchain, require_tools
 from cvmtune.lab.progress import Progress
 
 SUITE = "bookworm"
@@ -50,8 +51,11 @@ def mirror_arguments() -> list[str]:
 
 
 def fetch_command(target: Path) -> list[str]:
-    """Return the command that unpacks the package into the tar archive `target`; it needs no root."""
-    options = ("--quiet", "--variant=extract", f"--include={PACKAGE}")
+    """Return the command that unpacks the package into the tar archive `target`.
+
+    Nothing of it is run, so it needs neither a chroot nor root: chrootless works for every user alike.
+    """
+    options = ("--quiet", "--mode=chrootless", "--variant=extract", f"--include={PACKAGE}")
     return ["mmdebstrap", *options, SUITE, str(target), *mirror_arguments()]
 
 
@@ -66,6 +70,7 @@ def find_source(cache: Cache, progress: Progress) -> Source:
 
     def fetch(directory: Path) -> None:
         with progress.step(f"fetching {PACKAGE} from Debian"):
+            require_tools(Toolchain.here())
             archive = directory / "package.tar"
             run(fetch_command(archive)).check()
             with tarfile.open(archive) as tar:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import time
@@ -22,14 +23,17 @@ from cvmtune.lab.machines import (
     Images,
     MachineSpec,
     Terminal,
-    accelerator,
+    processor_options,
     qemu_argv,
+    qemu_version,
     start_guest_script,
 )
 from cvmtune.lab.payload import write_payload
 
 # Time for QEMU to end by itself once its guest has, seconds.
 _ENDING = 10.0
+# However we end, kill -9 included, no machine is left behind.
+_DIE_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 _PANIC = "Kernel panic - not syncing"
 
 
@@ -140,6 +144,8 @@ def boot(
 
     Raises MissingTool, GuestDied, GuestPanicked or GuestHung.
     """
+    if shutil.which(QEMU) is None:
+        raise MissingTool({QEMU: "qemu-system-arm"})
     directory.mkdir(parents=True)
     write_payload(images.payload, tools, guest_files(spec, options))
     with ExitStack() as stack:
@@ -173,14 +179,16 @@ def boot(
             append=options.append,
             host_append=options.host_append,
             terminal=options.terminal,
-            options=accelerator(options.icount),
+            processor=processor_options(
+                nested=spec.nested, icount=options.icount, qemu_version=qemu_version()
+            ),
         )
         (directory / "command").write_text(format_command(argv) + "\n")
         began = time.monotonic()
         with (directory / "qemu.log").open("wb") as log_file:
             try:
                 process = subprocess.Popen(
-                    argv,
+                    [*_DIE_WITH_US, *argv],
                     stdin=subprocess.DEVNULL,
                     stdout=log_file,
                     stderr=log_file,
@@ -188,8 +196,6 @@ def boot(
                     # Ctrl-C at the terminal is for us: we end QEMU in order.
                     start_new_session=True,
                 )
-            except FileNotFoundError as error:
-                raise MissingTool({QEMU: "qemu-system-arm"}) from error
             finally:
                 # Ours would keep the channels open after QEMU's end.
                 for end in far_ends:

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lab's machines as data, and the QEMU command lines that make them. Nothing here starts anything."""
+"""The lab's machines as data, and the QEMU command lines that make them. Nothing here boots anything."""
 
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cvmtune.core import command
 from cvmtune.core.command import format_command
+from cvmtune.core.errors import CvmtuneError
 
 QEMU = "qemu-system-aarch64"
 GUEST = "guest"
@@ -154,23 +157,21 @@ def qemu_argv(
     append: Sequence[str] = (),
     host_append: Sequence[str] = (),
     terminal: Terminal | None = None,
-    options: Sequence[str] = (),
+    processor: Sequence[str],
 ) -> list[str]:
     """Return the command line of the outermost QEMU.
 
     `console` is what the outermost kernel's console leads to, `ports` what each virtio-serial port does, as
     chardev specifications without their ids. `append` goes to the guest's kernel, `host_append` to the host's
-    (where there is one), `options` to QEMU itself.
+    (where there is one). `processor` is what processor_options() has returned.
     """
     role = HOST if spec.nested else GUEST
     root = images.host_root if spec.nested else images.guest_root
     assert root is not None
     machine = "virt,gic-version=3" + (",virtualization=on" if spec.nested else "")
-    # KVM of this kernel does not start under the emulator's LPA2 (52-bit addresses with 4 KiB pages).
-    cpu = "max,lpa2=off" if spec.nested else "max"
     extra = [*spec.host_append, *host_append] if spec.nested else append
     argv = [
-        *(QEMU, "-name", f"{spec.name},debug-threads=on", "-machine", machine, "-cpu", cpu),
+        *(QEMU, "-name", f"{spec.name},debug-threads=on", "-machine", machine, *processor),
         *_common(spec.host_mb if spec.nested else spec.guest_mb, spec.guest_cpus),
         *("-kernel", str(images.kernel), "-append", " ".join(_append(role, extra, terminal))),
         *_disk("payload", str(images.payload), "readonly=on"),
@@ -195,17 +196,30 @@ def qemu_argv(
             "-device",
             f"virtserialport,chardev=port-{name},name={name}",
         ]
-    return [*argv, *options]
+    return argv
 
 
-def accelerator(icount: bool) -> list[str]:
-    """Return QEMU's options for how code is run: emulation, but for an arm64 computer with KVM.
+def processor_options(*, nested: bool, icount: bool, qemu_version: tuple[int, ...]) -> list[str]:
+    """Return QEMU's options for the outermost machine's processor, and for how its code is run.
 
-    With `icount` the guest's clock counts instructions, which takes one thread for all its CPUs; it does not
-    stand still while they idle, but goes on to their next timer.
+    That is emulation, but for `plain` on an arm64 computer with KVM. With `icount` the guest's clock counts
+    instructions, which takes one thread for all its CPUs; it does not stand still while they idle, but goes
+    on to their next timer.
     """
+    if not nested and not icount and platform.machine() == "aarch64" and Path("/dev/kvm").exists():
+        return ["-cpu", "host", "-accel", "kvm"]
+    # KVM of this kernel does not start under the emulator's LPA2 (52-bit addresses with 4 KiB pages), which
+    # came with QEMU 7.0.
+    cpu = ["-cpu", "max,lpa2=off" if nested and qemu_version >= (7, 0) else "max"]
     if icount:
-        return ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
-    if platform.machine() == "aarch64" and Path("/dev/kvm").exists():
-        return ["-accel", "kvm"]
-    return ["-accel", "tcg,thread=multi"]
+        return [*cpu, "-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
+    return [*cpu, "-accel", "tcg,thread=multi"]
+
+
+def qemu_version() -> tuple[int, ...]:
+    """Return the version of the installed QEMU; CvmtuneError if there is none."""
+    first = command.run([QEMU, "--version"]).check().stdout.split("\n", 1)[0]
+    found = re.search(r"version (\d+)\.(\d+)", first)
+    if found is None:
+        raise CvmtuneError(f"cannot tell QEMU's version from {first!r}", QEMU)
+    return int(found[1]), int(found[2])

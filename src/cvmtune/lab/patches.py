@@ -101,11 +101,17 @@ def apply_patches(patches: Sequence[Patch], tree: Path, pristine: Path) -> list[
         shutil.rmtree(scratch)
     scratch.mkdir()
     for file in touched:
-        if (pristine / _FILES / file).exists():
-            _copy(pristine / _FILES / file, scratch / file)
+        if copy := pristine_copy(pristine, file):
+            _copy(copy, scratch / file)
     for patch in patches:
         _apply(patch, scratch)
     return [file for file in sorted(touched) if _update(scratch / file, tree / file)]
+
+
+def pristine_copy(pristine: Path, file: str) -> Path | None:
+    """Return the source's own version of a file that a queue has touched; None if the source has none."""
+    copy = pristine / _FILES / file
+    return copy if copy.exists() else None
 
 
 def run_git(directory: Path, *arguments: str) -> Completed:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import socket
 import sys
 import termios
@@ -22,7 +21,7 @@ def this_terminal(where: str) -> Terminal:
     """Return the form of the terminal that we run on, for a shell in `where`; UsageError if there is none."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("a shell needs a terminal", next_step="use `cvmtune lab run` in scripts")
-    size = shutil.get_terminal_size()
+    size = os.get_terminal_size(sys.stdout.fileno())
     return Terminal(where, size.lines, size.columns, os.environ.get("TERM", "vt100"))
 
 

@@ -21,7 +21,7 @@ FOOTNOTE = (
 )
 
 _KINDS: tuple[tuple[Kind, str], ...] = (
-    ("count", "Counts (exact)"),
+    ("count", "Counts"),
     ("time", "Times (emulated)"),
 )
 _COLOURS: dict[Verdict, str] = {"PASS": "green", "FAIL": "red", "UNDECIDED": "yellow"}

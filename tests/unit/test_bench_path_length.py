@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Path lengths: reading the clock is taken off, the mask put back, a kernel without the feature served."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from fake_kernel import FakeKernel
+
+from cvmtune.bench.path_length import collect
+from cvmtune.core.errors import CvmtuneError
+from cvmtune.core.system import Completed
+from cvmtune.knobs.soft_ipi import PATH
+
+SAMPLES = {"clock_path": "16\n32\n", "send_path": "160\n176\n", "idle_path": "320\n321\n"}
+
+
+class Guest(FakeKernel):
+    """Gives each kind of path its samples."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, PATH, width=2, possible="0-1")
+        self.modules: list[str] = []
+        self.masks: list[set[int]] = []
+        self.fails_at = ""
+        self._samples = ""
+
+    def read_text(self, path: str) -> str:
+        if path == "/sys/kernel/debug/cvmtune_ipi/samples":
+            return self._samples
+        return super().read_text(path)
+
+    def run(self, argv: Sequence[str], *, timeout: float = 60.0, input: str | None = None) -> Completed:
+        if argv[0] != "sh":
+            self.modules.append(argv[0])
+            return Completed(tuple(argv), 0, "", "", 0.1)
+        kind = argv[2].partition("kind=")[2].split()[0]
+        self._samples = SAMPLES[kind]
+        if self.exists(PATH):
+            self.masks.append(self.cpus)
+        return Completed(tuple(argv), 1 if kind == self.fails_at else 0, "", "", 1.0)
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Guest:
+    return Guest(tmp_path)
+
+
+def test_reading_the_clock_is_taken_off(guest: Guest) -> None:
+    found = collect(guest, "feature on", "3", "/tools")
+    assert (found.state, found.index) == ("feature on", 0)
+    assert {series.name: series.samples for series in found.series} == {
+        "send_path": (144.0,),
+        "idle_path": (296.5,),
+    }
+    assert {series.unit for series in found.series} == {"instructions"}
+    assert guest.masks == [{0, 1}] * 3
+    assert guest.cpus == set()
+    assert guest.modules == ["insmod", "rmmod"]
+
+
+def test_kernel_without_the_feature_is_measured_too(guest: Guest) -> None:
+    guest.remove()
+    assert len(collect(guest, "not compiled in", "0", "/tools").series) == 2
+    assert guest.written == []
+
+
+def test_failure_leaves_the_guest_as_it_was(guest: Guest) -> None:
+    guest.fails_at = "idle_path"
+    with pytest.raises(CvmtuneError, match="idle_path"):
+        collect(guest, "feature on", "3", "/tools")
+    assert guest.cpus == set()
+    assert guest.modules == ["insmod", "rmmod"]

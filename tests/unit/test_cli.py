@@ -1,0 +1,631 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: exit statuses, messages that help, dry runs that touch nothing, JSON that parses."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import cvmtune
+from cvmtune import cli
+from cvmtune.bench.raw import RawRun, Round, Series
+from cvmtune.commands import lab as lab_commands
+from cvmtune.commands import prove
+from cvmtune.core.system import LocalSystem
+from cvmtune.lab.cache import Cache
+from cvmtune.lab.kernel import FLAVOURS
+from cvmtune.lab.kernel_checks import CheckResult
+from cvmtune.lab.lab import Lab, machine_spec
+from cvmtune.lab.machine import PLAIN_BOOT, BootOptions
+from cvmtune.lab.machines import MACHINES, Images, processor_options, qemu_argv, start_guest_script
+from cvmtune.lab.progress import SilentProgress
+from cvmtune.report.schema import VERDICTS, Metric, Result, Results, Stats, Verdict
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache's place; nothing is there."""
+    place = tmp_path / "cache"
+    monkeypatch.setenv("CVMTUNE_CACHE", str(place))
+    monkeypatch.delenv("CVMTUNE_DEBIAN_MIRROR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return place
+
+
+@pytest.fixture
+def no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+
+
+def status(*argv: str) -> int:
+    """The status that the command ends with, however it does."""
+    try:
+        return cli.main(argv)
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+# Wrong usage
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "nonsense",
+        "lab",
+        "lab nonsense",
+        "lab kernel",
+        "prove storage --dry-run",
+        "prove ipi storage --dry-run",
+        "prove --machine tdx --dry-run",
+        "prove --runs 0",
+        "prove --runs -1",
+        "prove --runs 1.5",
+        "prove --runs",
+        "prove --json /nonexistent/results.json --dry-run",
+        "prove --html /nonexistent/report.html --dry-run",
+        "report",
+        "report a.json b.json",
+        "lab build --flavour nonsense",
+        "lab boot --machine nonsense",
+        "lab boot plain",
+        "lab run",
+        "lab run --",
+        "lab run --timeout 0 -- true",
+        "lab run --timeout -1 -- true",
+        "lab run --timeout nan -- true",
+        "lab run --timeout inf -- true",
+        "lab run --timeout 1e300 -- true",
+        "lab run --timeout soon -- true",
+        "lab run --in monitor -- true",
+        "lab run --machine plain --in host -- true",
+        "lab shell --machine plain --in host",
+        "lab shell",  # a test has no terminal
+        "lab clean nonsense",
+    ],
+)
+def test_wrong_usage_is_status_2_and_says_why(
+    line: str, capsys: Capture, cache: Path, no_programs: None
+) -> None:
+    assert status(*line.split()) == 2
+    out, err = capsys.readouterr()
+    assert "cvmtune" in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("prove storage --dry-run", "features: ipi"),
+        ("prove --runs 0", "a whole number of at least 1"),
+        ("lab boot --machine tdx", "'plain', 'vm', 'cvm'"),
+        ("lab run --machine plain --in host -- true", "leave out --in host"),
+        ("lab shell", "use `cvmtune lab run` in scripts"),
+        ("lab clean rootfs", "the cache has no part 'rootfs'"),
+        ("lab run --timeout 0 -- true", "a number of seconds above 0"),
+    ],
+)
+def test_wrong_usage_comes_with_what_would_be_right(line: str, hint: str, capsys: Capture) -> None:
+    assert status(*line.split()) == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_help_and_version(capsys: Capture) -> None:
+    for words in (["--help"], ["prove", "--help"], ["lab", "--help"], ["lab", "kernel", "check", "--help"]):
+        assert status(*words) == 0
+        assert "usage: cvmtune" in capsys.readouterr().out
+    assert status("--version") == 0
+    assert capsys.readouterr().out == f"cvmtune {cvmtune.__version__}\n"
+
+
+def test_choices_are_those_that_exist() -> None:
+    assert set(cli._MACHINES) == MACHINES.keys()
+    assert set(cli._FLAVOURS) == FLAVOURS.keys()
+
+
+# What the lab needs is missing
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "prove",
+        "lab build",
+        "lab boot",
+        "lab boot --machine plain",
+        "lab run --machine vm -- true",
+        "lab boot --json",
+    ],
+)
+def test_missing_emulator_is_status_3_with_the_next_step(
+    line: str, capsys: Capture, no_programs: None
+) -> None:
+    assert status(*line.split()) == 3
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "cvmtune: missing on this machine: qemu-system-aarch64" in err
+    assert "next: sudo apt-get install" in err
+    assert "qemu-system-arm" in err
+    assert "Traceback" not in err
+
+
+def test_verbose_shows_where_and_ends_with_the_same_status(capsys: Capture, no_programs: None) -> None:
+    assert status("lab", "boot", "--verbose") == 3
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert "\ncvmtune: missing on this machine" in err
+
+
+def test_error_of_the_operating_system_is_status_3(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: Path
+) -> None:
+    def no_room(*arguments: object, **options: object) -> int:
+        raise OSError(28, "No space left on device", str(tmp_path / "payload.tar"))
+
+    monkeypatch.setattr(lab_commands, "boot", no_room)
+    assert status("lab", "boot") == 3
+    err = capsys.readouterr().err
+    assert "cvmtune: " in err
+    assert "No space left on device" in err
+    assert "payload.tar" in err
+    assert "Traceback" not in err
+
+
+def test_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    def interrupted(*arguments: object, **options: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lab_commands, "boot", interrupted)
+    assert status("lab", "boot") == 130
+    assert capsys.readouterr().err == "cvmtune: interrupted\n"
+
+
+# Dry runs
+
+
+def test_prove_says_what_it_would_measure(capsys: Capture, cache: Path, no_programs: None) -> None:
+    assert status("prove", "--dry-run", "--runs", "7") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "ipi: on cvm: 7 rounds each of off and on",
+        "ipi: on vm: 2 rounds each of off",
+        "ipi: on cvm booted with nohlt: 2 rounds each of nohlt",
+    ]
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_prove_on_each_machine(capsys: Capture, machine: str) -> None:
+    assert status("prove", "ipi", "--dry-run", "--machine", machine) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"ipi: on {machine}: 5 rounds each of off and on"
+    assert ("ipi: on vm: 2 rounds each of off" in lines) == (machine != "vm")
+
+
+def test_prove_says_that_it_would_count_instructions(capsys: Capture) -> None:
+    assert status("prove", "--dry-run", "--path-length") == 0
+    assert "path length: on plain" in capsys.readouterr().out.splitlines()[-1]
+
+
+def commands(text: str) -> list[list[str]]:
+    return [shlex.split(line) for line in text.splitlines() if not line.startswith("#")]
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_boot_prints_the_command_that_it_would_run(
+    capsys: Capture, cache: Path, no_programs: None, machine: str, flavour: str
+) -> None:
+    argv = ["lab", "boot", "--dry-run", "--machine", machine, "--flavour", flavour, "--append", "nohlt"]
+    assert status(*argv, "--append", "a='b c'") == 0
+    append = ("nohlt", "a='b c'")
+    spec = machine_spec(machine, flavour, PLAIN_BOOT)
+    images = Images(
+        Path(f"kernel-{flavour}/Image"),
+        Path("rootfs-guest/root.img"),
+        Path("payload.tar"),
+        Path("rootfs-host/root.img"),
+    )
+    ports = {"guest": "socket,fd=3"}
+    if spec.nested:
+        ports = {"host": "socket,fd=3", "guest": "socket,fd=4", "console": "file,path=guest.console"}
+    expected = qemu_argv(
+        spec,
+        images,
+        console=f"file,path={'host' if spec.nested else 'guest'}.console",
+        ports=ports,
+        append=append,
+        processor=processor_options(nested=spec.nested, icount=False, qemu_version=(7, 2)),
+    )
+    out = capsys.readouterr().out
+    assert commands(out)[0] == expected
+    if spec.nested:
+        assert out.endswith(start_guest_script(spec, append))
+    else:
+        assert len(commands(out)) == 1
+    assert not cache.exists()
+
+
+def test_boot_tells_of_the_memory_that_debug_kernels_need(capsys: Capture) -> None:
+    def memory(flavour: str) -> int:
+        assert status("lab", "boot", "--dry-run", "--machine", "plain", "--flavour", flavour) == 0
+        (argv,) = commands(capsys.readouterr().out)
+        return int(argv[argv.index("-m") + 1])
+
+    assert memory("default") == memory("absent") == 768
+    assert memory("debug") == memory("kcsan") == 768 + 512
+
+
+def test_build_prints_the_commands_that_it_would_run(capsys: Capture, cache: Path, no_programs: None) -> None:
+    assert status("lab", "build", "--dry-run", "--flavour", "default", "--flavour", "debug") == 0
+    found = commands(capsys.readouterr().out)
+    assert [argv[0] for argv in found] == [
+        "mmdebstrap",
+        *["make"] * 4,
+        *["mmdebstrap", "tar", "mke2fs"] * 2,
+    ]
+    makes = [argv for argv in found if argv[0] == "make"]
+    assert [argv[-1] for argv in makes] == ["allnoconfig", "modules"] * 2
+    assert ["O=out-default" in argv for argv in makes] == [True, True, False, False]
+    assert any(str(cache) in word for word in found[0])
+    # Nothing, not even an empty directory.
+    assert not cache.exists()
+
+
+def test_default_build_is_the_default_flavour(capsys: Capture) -> None:
+    assert status("lab", "build", "--dry-run") == 0
+    assert "# kernel, default: " in capsys.readouterr().out
+
+
+def fill(cache: Path) -> None:
+    for name, size in (("rootfs", 5_000_000), ("kernel", 10)):
+        Cache(cache).directory(name).joinpath("file").write_bytes(b"x" * size)
+
+
+def tree(top: Path) -> list[str]:
+    return sorted(str(path.relative_to(top)) for path in top.rglob("*"))
+
+
+def test_clean_says_what_it_would_remove(capsys: Capture, cache: Path) -> None:
+    fill(cache)
+    before = tree(cache)
+    assert status("lab", "clean", "--dry-run") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"would remove {cache}/kernel: 0 MB",
+        f"would remove {cache}/rootfs: 5 MB",
+    ]
+    assert tree(cache) == before
+
+
+def test_clean_removes_one_part(capsys: Capture, cache: Path) -> None:
+    fill(cache)
+    assert status("lab", "clean", "rootfs") == 0
+    assert capsys.readouterr().out == f"removed {cache}/rootfs: 5 MB\n"
+    assert not (cache / "rootfs").exists()
+    assert (cache / "kernel/file").exists()
+
+
+def test_clean_removes_all(capsys: Capture, cache: Path) -> None:
+    fill(cache)
+    assert status("lab", "clean") == 0
+    assert not (cache / "rootfs").exists()
+    assert not (cache / "kernel").exists()
+
+
+def test_clean_of_nothing(capsys: Capture, cache: Path) -> None:
+    assert status("lab", "clean") == 0
+    assert capsys.readouterr().out == ""
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_clean_as_json(capsys: Capture, cache: Path, dry: bool) -> None:
+    fill(cache)
+    assert status("lab", "clean", "--json", *(["--dry-run"] if dry else [])) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["root"] == str(cache)
+    assert found["removed"] is not dry
+    assert found["bytes"].keys() == {"kernel", "rootfs"}
+    assert found["bytes"]["rootfs"] >= 5_000_000
+
+
+def test_clean_does_not_take_what_is_not_the_caches(capsys: Capture, cache: Path) -> None:
+    fill(cache)
+    (cache / "letters").mkdir()
+    assert status("lab", "clean", "letters") == 2
+    assert "it has: kernel, rootfs" in capsys.readouterr().err
+    assert status("lab", "clean") == 0
+    assert (cache / "letters").exists()
+
+
+# Recorded results
+
+
+def stats(value: float) -> Stats:
+    return Stats(2, value, value, value, (value, value))
+
+
+def results(*verdicts: Verdict) -> Results:
+    metric = Metric(
+        "sgi_per_ipi", "SGIs per IPI", "per IPI", "count", "lower", stats(1), stats(0), None, None
+    )
+    return Results(
+        {"kernel": "6.12"},
+        tuple(Result("ipi", "cvm", (metric,), verdict, "It says so.") for verdict in verdicts),
+    )
+
+
+def write(path: Path, content: Results) -> str:
+    path.write_text(json.dumps(content.to_json()))
+    return str(path)
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_report_shows_results_and_ends_by_the_verdict(
+    tmp_path: Path, capsys: Capture, verdict: Verdict
+) -> None:
+    path = write(tmp_path / "results.json", results("PASS", verdict))
+    assert status("report", path) == (0 if verdict == "PASS" else 1)
+    out = capsys.readouterr().out
+    assert verdict in out
+    assert "sgi_per_ipi" in out
+    assert "It says so." in out
+
+
+@pytest.mark.parametrize(("verdict", "expected"), [("PASS", 0), ("FAIL", 1)])
+def test_report_as_json(tmp_path: Path, capsys: Capture, verdict: Verdict, expected: int) -> None:
+    path = write(tmp_path / "results.json", results(verdict))
+    assert status("report", "--json", path) == expected
+    assert Results.from_json(json.loads(capsys.readouterr().out)) == results(verdict)
+
+
+def test_report_writes_a_page(tmp_path: Path, capsys: Capture) -> None:
+    path = write(tmp_path / "results.json", results("PASS"))
+    assert status("report", path, "--html", "report.html") == 0
+    assert "It says so." in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot read the result file: No such file"),
+        ("", "not a JSON file"),
+        ("[]", "expected an object"),
+        ('{"schema": 99}', "schema 99 is not known"),
+        ('{"schema": 1, "environment": {}}', "missing"),
+    ],
+)
+def test_file_that_is_no_result_is_status_3(
+    tmp_path: Path, capsys: Capture, content: str | None, message: str
+) -> None:
+    path = tmp_path / "results.json"
+    if content is not None:
+        path.write_text(content)
+    assert status("report", str(path)) == 3
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert str(path) in err
+    assert "Traceback" not in err
+
+
+def test_page_that_cannot_be_written_is_status_3(tmp_path: Path, capsys: Capture) -> None:
+    path = write(tmp_path / "results.json", results("PASS"))
+    assert status("report", path, "--html", "/nonexistent/report.html") == 3
+    assert "cannot write: No such file" in capsys.readouterr().err
+
+
+# A lab of this machine: nothing is built or booted, commands run here
+
+
+@dataclass
+class FakeLab:
+    """Records how machines were booted; guest and host are this computer."""
+
+    root: Path
+    booted: list[tuple[str, str, BootOptions]] = field(default_factory=list)
+    running: int = 0
+
+    def __post_init__(self) -> None:
+        self.cache = Cache(self.root)
+        self.progress = SilentProgress()
+
+    def build(self, flavour: str, *, host: bool) -> tuple[Any, Path, dict[str, Path]]:
+        built = SimpleNamespace(image=Path(f"/cache/{flavour}/Image"), release="6.12.1-cvmtune")
+        names = ("guest", "host") if host else ("guest",)
+        return built, Path("/cache/tools"), {name: Path(f"/cache/{name}.img") for name in names}
+
+    @contextmanager
+    def boot(
+        self, machine: str, *, flavour: str = "default", options: BootOptions = PLAIN_BOOT
+    ) -> Iterator[Any]:
+        self.booted.append((machine, flavour, options))
+        self.running += 1
+        (self.root / "guest.console").write_text("booting\n")
+        try:
+            yield SimpleNamespace(
+                guest=LocalSystem(),
+                host=LocalSystem() if MACHINES[machine].nested else None,
+                vmm_pid=1,
+                spec=MACHINES[machine],
+                boot_seconds=12.34,
+                console=lambda role: self.root / f"{role}.console",
+            )
+        finally:
+            self.running -= 1
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeLab:
+    one = FakeLab(tmp_path)
+    monkeypatch.setattr(lab_commands, "open_lab", lambda silent=False: one)
+    monkeypatch.setattr(prove, "Lab", lambda cache, progress: one)
+    return one
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"), [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)]
+)
+def test_run_ends_with_the_commands_status(lab: FakeLab, script: str, expected: int) -> None:
+    assert status("lab", "run", "--", "sh", "-c", script) == expected
+    assert lab.running == 0
+
+
+def test_run_passes_on_output(lab: FakeLab, capsys: Capture) -> None:
+    assert status("lab", "run", "--", "sh", "-c", "echo out; echo err >&2; printf 'no newline'") == 0
+    assert capsys.readouterr() == ("out\nno newline", "err\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--", "echo", "--json", "-x"], "--json -x\n"),
+        (["--machine", "vm", "--", "echo", "--", "x"], "-- x\n"),
+        (["echo", "x", "y"], "x y\n"),
+    ],
+)
+def test_run_takes_the_command_as_it_is(lab: FakeLab, capsys: Capture, words: list[str], shown: str) -> None:
+    assert status("lab", "run", *words) == 0
+    assert capsys.readouterr().out == shown
+
+
+def test_run_boots_what_was_asked_for(lab: FakeLab) -> None:
+    options = ["--machine", "vm", "--flavour", "kcsan", "--append", "nohlt", "--append=quiet", "--in", "host"]
+    assert status("lab", "run", *options, "--timeout", "5", "--", "true") == 0
+    assert lab.booted == [("vm", "kcsan", BootOptions(append=("nohlt", "quiet")))]
+
+
+def test_run_of_a_command_that_takes_too_long_is_status_3(lab: FakeLab, capsys: Capture) -> None:
+    assert status("lab", "run", "--timeout", "0.1", "--", "sleep", "60") == 3
+    assert "sleep 60 did not end within 0.1 s" in capsys.readouterr().err
+    assert lab.running == 0
+
+
+def test_boot_tells_time_kernel_and_consoles(lab: FakeLab, capsys: Capture, tmp_path: Path) -> None:
+    assert status("lab", "boot", "--machine", "plain") == 0
+    out = capsys.readouterr().out
+    assert "plain: agent ready after 12.3 s, Linux version" in out
+    assert f"console of the guest: {tmp_path / 'guest.console'}" in out
+    assert lab.running == 0
+
+
+def test_boot_as_json(lab: FakeLab, capsys: Capture, tmp_path: Path) -> None:
+    assert status("lab", "boot", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.pop("kernel").startswith("Linux version")
+    assert found == {
+        "machine": "cvm",
+        "boot_seconds": 12.34,
+        "guest": str(tmp_path / "guest.console"),
+    }
+
+
+def test_build_tells_where_the_kernels_are(lab: FakeLab, capsys: Capture) -> None:
+    assert status("lab", "build", "--flavour", "default", "--flavour", "debug") == 0
+    assert capsys.readouterr().out == "default: /cache/default/Image\ndebug: /cache/debug/Image\n"
+
+
+def test_build_as_json(lab: FakeLab, capsys: Capture) -> None:
+    assert status("lab", "build", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "default": {
+            "image": "/cache/default/Image",
+            "release": "6.12.1-cvmtune",
+            "guest_tools": "/cache/tools",
+            "root_file_systems": {"guest": "/cache/guest.img", "host": "/cache/host.img"},
+        }
+    }
+
+
+def test_json_output_is_not_mixed_with_progress() -> None:
+    assert isinstance(lab_commands.open_lab(silent=True).progress, SilentProgress)
+    assert isinstance(lab_commands.open_lab(), Lab)
+
+
+# The patch queue
+
+
+@pytest.mark.parametrize(("problems", "expected"), [((), 0), (("smp.c:1: warning: unused",), 1)])
+def test_kernel_check_ends_by_its_results(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture, problems: tuple[str, ...], expected: int
+) -> None:
+    asked: list[bool] = []
+
+    def run_checks(cache: Cache, progress: object, *, quick: bool) -> list[CheckResult]:
+        asked.append(quick)
+        return [CheckResult("build", "0001.patch", ()), CheckResult("sparse", "0002.patch", problems)]
+
+    monkeypatch.setattr("cvmtune.commands.queue.run_checks", run_checks)
+    assert status("lab", "kernel", "check", "--quick") == expected
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert lines[0] == "ok: build: 0001.patch"
+    assert lines[1] == f"{'FAILED' if problems else 'ok'}: sparse: 0002.patch"
+    assert [line.strip() for line in lines[2:]] == list(problems)
+    assert asked == [True]
+
+
+# Proving, with recorded rounds in place of the experiment
+
+
+@pytest.fixture
+def measured(lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Return a function that sets the hardware SGIs per IPI with the feature on; without it there is one."""
+    remaining = 0.0
+
+    def set_remaining(value: float) -> None:
+        nonlocal remaining
+        remaining = value
+
+    def collect(guest: object, machine: str, *, states: Sequence[str], rounds: int, **more: Any) -> RawRun:
+        def series(state: str) -> tuple[Series, ...]:
+            value = remaining if state == "on" else 1.0
+            counts = [
+                Series(name, name, "per IPI", "count", "lower", (value,))
+                for name in ("sgi_per_ipi", "exits_per_ipi")
+            ]
+            return (*counts, Series("notify", "notification", "ns", "time", "lower", (1000.0, 1100.0)))
+
+        more["advance"]("a round")
+        found = tuple(Round(state, index, series(state)) for index in range(rounds) for state in states)
+        return RawRun("ipi", machine, found, more["environment"])
+
+    monkeypatch.setattr("cvmtune.bench.ipi.collect", collect)
+    monkeypatch.setattr(prove, "_environment", lambda machine: {"machine": machine.spec.name})
+    return set_remaining
+
+
+@pytest.mark.parametrize(("remaining", "expected", "verdict"), [(0.0, 0, "PASS"), (0.5, 1, "FAIL")])
+def test_prove_judges_and_writes(
+    measured: Callable[[float], None],
+    lab: FakeLab,
+    tmp_path: Path,
+    capsys: Capture,
+    remaining: float,
+    expected: int,
+    verdict: str,
+) -> None:
+    measured(remaining)
+    assert status("prove", "--runs", "2", "--json", "results.json") == expected
+    out = capsys.readouterr().out
+    assert verdict in out
+    assert "written: results.json" in out
+    found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
+    assert [(one.feature, one.machine, one.verdict) for one in found.results] == [("ipi", "cvm", verdict)]
+    assert len(found.baselines) == 2
+    assert status("report", "results.json") == expected
+    append = [options.append for _, _, options in lab.booted]
+    assert [machine for machine, _, _ in lab.booted] == ["cvm", "vm", "cvm"]
+    assert append == [(), (), ("nohlt",)]

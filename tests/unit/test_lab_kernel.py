@@ -1,0 +1,454 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernel builds and checks of the queue, with programs that take no time and complain on command."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cvmtune.core.errors import UsageError
+from cvmtune.lab import guest_tools, kbuild, kernel, kernel_checks, kernel_source
+from cvmtune.lab.cache import Cache
+from cvmtune.lab.errors import BadConfig, BuildFailed, MissingTool
+from cvmtune.lab.kernel import FLAVOURS
+from cvmtune.lab.kernel_checks import run_checks
+from cvmtune.lab.kernel_source import Source, SourceTree, find_source
+from cvmtune.lab.progress import SilentProgress
+
+# Does what kbuild does to the files that we look at. Counts its runs, and obeys a file that tells it to fail.
+MAKE = """\
+#!{python}
+import os, pathlib, sys
+top = pathlib.Path({top!r})
+with open(top / "runs", "a") as runs:
+    print(sys.argv[-1], file=runs)
+variables = dict(argument.split("=", 1) for argument in sys.argv[1:] if "=" in argument)
+def put(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+if sys.argv[-1] == "helpers":
+    put(pathlib.Path("cvmtune_ipi.ko"), "module")
+    put(pathlib.Path(variables["OUT"]) / "pingpong", "helper")
+    sys.exit()
+out = pathlib.Path(variables["O"])
+if sys.argv[-1] == "allnoconfig":
+    asked = pathlib.Path(variables["KCONFIG_ALLCONFIG"]).read_text()
+    put(out / ".config", "".join(line for line in asked.splitlines(True) if "DROPPED" not in line))
+    sys.exit()
+if (top / "fail").exists():
+    print("  CC      kernel/fork.o")
+    print("../kernel/fork.c:1:1: error: no such thing")
+    sys.exit(2)
+source = pathlib.Path("init/main.c").read_text()
+put(out / "arch/arm64/boot/Image", source)
+put(out / "System.map", "")
+put(out / "include/config/kernel.release", "6.12.117\\n")
+put(out / "modules.order", "drivers/a/mod.o\\n")
+put(out / "drivers/a/mod.ko", "in-tree module")
+"""
+PATCH = """\
+From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001
+Subject: [PATCH] change
+
+---
+diff --git a/init/main.c b/init/main.c
+--- a/init/main.c
++++ b/init/main.c
+@@ -1 +1 @@
+-original
++patched
+"""
+
+
+class Lab:
+    """A checkout's kernel/ directory, a source package and programs, all small."""
+
+    def __init__(self, top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.top = top
+        self.cache = Cache(top / "cache")
+        self.kernel = top / "kernel"
+        self.compiler = "gcc 12"
+        for directory in ("configs", "patches", "selftests"):
+            (self.kernel / directory).mkdir(parents=True)
+        for fragment in FLAVOURS["default"].fragments:
+            symbol = fragment.removesuffix(".config").upper().replace("-", "_")
+            (self.kernel / "configs" / fragment).write_text(f"CONFIG_{symbol}=y\n")
+        (self.kernel / "series.toml").write_text(
+            'base = ">=6.12,<6.13"\n[[patch]]\nfile = "0001-change.patch"\npurpose = "change"\n'
+        )
+        (self.kernel / "patches/0001-change.patch").write_text(PATCH)
+        (self.kernel / "selftests/test.c").write_text("")
+        (top / "linux/init").mkdir(parents=True)
+        (top / "linux/init/main.c").write_text("original\n")
+        with tarfile.open(top / "linux.tar", "w") as tar:
+            tar.add(top / "linux", "linux-source-6.12")
+        self.source = Source("6.12.117-1", top / "linux.tar")
+        self.put_program("make", MAKE.format(python=sys.executable, top=str(top)))
+        monkeypatch.setenv("PATH", str(top / "bin"), prepend=":")
+        for module in (kernel, guest_tools):
+            monkeypatch.setattr(module, "kernel_directory", lambda: self.kernel)
+        for module in (kernel, guest_tools, kernel_checks, kernel_source):
+            monkeypatch.setattr(module, "require_tools", lambda toolchain: None)
+        monkeypatch.setattr(kernel, "find_source", lambda cache, progress: self.source)
+        monkeypatch.setattr(kernel_source, "_TREE_BYTES", 0)
+        monkeypatch.setattr(kbuild.Toolchain, "version", lambda toolchain: self.compiler)
+
+    def put_program(self, name: str, text: str) -> None:
+        """Put a script where it is found before any real program of that name."""
+        path = self.top / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def build(self, flavour: str = "default") -> kernel.BuiltKernel:
+        return kernel.build(FLAVOURS[flavour], self.cache, SilentProgress())
+
+    def build_tools(self) -> Path:
+        return guest_tools.build_guest_tools(FLAVOURS["default"], self.cache, SilentProgress())
+
+    def runs(self) -> list[str]:
+        """Return make's goals since the last call."""
+        path = self.top / "runs"
+        goals = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return goals
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    return Lab(tmp_path, monkeypatch)
+
+
+def test_a_kernel_is_built_once(lab: Lab) -> None:
+    built = lab.build()
+    assert lab.runs() == ["allnoconfig", "modules"]
+    assert built.image.read_text() == "patched\n"
+    assert built.release == "6.12.117"
+    assert (built.modules / "mod.ko").read_text() == "in-tree module"
+    assert "CONFIG_KVM=y" in built.config.read_text()
+
+    (lab.cache.root / "work/kernel/linux/init/main.c").write_text("a tree that must not be looked at")
+    assert lab.build() == built
+    assert lab.runs() == []
+
+
+def change_patch(lab: Lab) -> None:
+    (lab.kernel / "patches/0001-change.patch").write_text(PATCH.replace("+patched", "+patched again"))
+
+
+def change_config(lab: Lab) -> None:
+    (lab.kernel / "configs/base.config").write_text("CONFIG_BASE=m\n")
+
+
+def change_compiler(lab: Lab) -> None:
+    lab.compiler = "gcc 13"
+
+
+def change_source(lab: Lab) -> None:
+    lab.source = replace(lab.source, version="6.12.118-1")
+
+
+@pytest.mark.parametrize("change", [change_patch, change_config, change_compiler, change_source])
+def test_all_it_depends_on_is_in_its_key(lab: Lab, change: Callable[[Lab], None]) -> None:
+    before = lab.build()
+    change(lab)
+    after = lab.build()
+    assert after.key != before.key
+    assert lab.runs() == ["allnoconfig", "modules"] * 2
+
+
+def test_comments_in_fragments_rebuild_nothing(lab: Lab) -> None:
+    before = lab.build()
+    path = lab.kernel / "configs/base.config"
+    path.write_text("# A better reason.\n" + path.read_text())
+    assert lab.build() == before
+
+
+def test_absent_is_default_without_our_features(lab: Lab) -> None:
+    assert "CONFIG_CVMTUNE=y" in lab.build().config.read_text()
+    absent = lab.build("absent")
+    assert "CONFIG_CVMTUNE" not in absent.config.read_text()
+    assert absent.image.read_text() == "patched\n", "absent means not compiled in, not unpatched"
+
+
+def test_an_option_that_kconfig_drops_is_an_error(lab: Lab) -> None:
+    (lab.kernel / "configs/kvm.config").write_text("CONFIG_KVM=y\nCONFIG_DROPPED=y\n")
+    with pytest.raises(BadConfig, match=r"CONFIG_DROPPED=y, wanted by kvm\.config, became n"):
+        lab.build()
+    assert lab.runs() == ["allnoconfig"]
+
+
+def test_a_failed_build_tells_why_and_is_tried_again(lab: Lab) -> None:
+    (lab.top / "fail").touch()
+    with pytest.raises(BuildFailed, match="error: no such thing") as error:
+        lab.build()
+    assert "does not build" in error.value.what
+    assert "kernel/fork.c" in error.value.log.read_text()
+    (lab.top / "fail").unlink()
+    assert lab.build().image.exists()
+
+
+def test_a_failed_build_is_not_taken_for_the_one_before(lab: Lab) -> None:
+    lab.build()
+    change_patch(lab)
+    (lab.top / "fail").touch()
+    with pytest.raises(BuildFailed):
+        lab.build()
+    (lab.kernel / "patches/0001-change.patch").write_text(PATCH)
+    (lab.top / "fail").unlink()
+    lab.cache.clean("kernel")
+    lab.runs()
+    lab.build()
+    assert lab.runs() == ["allnoconfig", "modules"]
+
+
+def test_the_queue_must_fit_the_source(lab: Lab) -> None:
+    lab.source = replace(lab.source, version="6.13.1-1")
+    with pytest.raises(UsageError, match=r">=6\.12,<6\.13, not for 6\.13\.1-1"):
+        lab.build()
+
+
+def test_guest_tools_are_rebuilt_without_the_kernel(lab: Lab) -> None:
+    lab.build()
+    tools = lab.build_tools()
+    assert sorted(path.name for path in tools.iterdir()) == ["cvmtune_ipi.ko", "pingpong"]
+    assert lab.build_tools() == tools
+    assert lab.runs() == ["allnoconfig", "modules", "helpers"]
+    (lab.kernel / "selftests/test.c").write_text("changed")
+    assert lab.build_tools() != tools
+    assert lab.runs() == ["helpers"]
+
+
+def test_guest_tools_get_the_tree_of_their_kernel_back(lab: Lab) -> None:
+    lab.build()
+    change_patch(lab)
+    lab.build()
+    (lab.kernel / "patches/0001-change.patch").write_text(PATCH)
+    lab.runs()
+    lab.build_tools()
+    assert lab.runs() == ["allnoconfig", "modules", "helpers"]
+    assert SourceTree(lab.cache).path.joinpath("init/main.c").read_text() == "patched\n"
+
+
+def test_commands_say_all_that_matters(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    configure, compile_ = kernel.commands(
+        FLAVOURS["debug"], kbuild.Toolchain("aarch64-linux-gnu-"), SourceTree(cache), cache
+    )
+    assert configure[-1] == "allnoconfig"
+    assert compile_[-2:] == ["Image", "modules"]
+    for argument in ("O=out-debug", "CROSS_COMPILE=aarch64-linux-gnu-", "CC=ccache aarch64-linux-gnu-gcc"):
+        assert argument in configure
+        assert argument in compile_
+
+
+def test_an_arm64_machine_uses_its_own_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert kbuild.Toolchain.here().gcc == "gcc"
+    assert kbuild.Toolchain.here().packages == {"gcc": "gcc", "libc.a": "libc6-dev"}
+
+
+def test_all_missing_tools_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    present = {"make", "tar", "xz", "perl", "gcc"}
+    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}" if name in present else None)
+    with pytest.raises(MissingTool) as error:
+        kbuild.require_tools(kbuild.Toolchain("aarch64-linux-gnu-"))
+    install = error.value.next_step.removeprefix("sudo apt-get install ").split()
+    compiler = {"gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"}
+    assert compiler | {"bc", "bison", "ccache", "flex", "git", "mmdebstrap"} <= set(install)
+    assert install == sorted(install)
+    assert not {"make", "xz-utils", "perl"} & set(install)
+
+
+class CountingStep:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last = ""
+
+    def advance(self, count: int = 1) -> None:
+        self.count += count
+
+    def note(self, text: str) -> None:
+        self.last = text
+
+
+def test_products_are_counted(tmp_path: Path) -> None:
+    step = CountingStep()
+    log = tmp_path / "log"
+    log.write_text("  CC      from/before.o\n")
+    says = tmp_path / "says"
+    says.write_text("make: Entering\n  CC      a.o\n  HOSTCC  scripts/b\nwarning:\n  LD      vmlinux\n")
+    kbuild.run_make(["cat", str(says)], tmp_path, log, "no", step)
+    assert (step.count, step.last) == (3, "vmlinux")
+
+
+def test_the_version_orders_as_numbers() -> None:
+    assert Source("6.12.117-1~deb12u1", Path()).upstream == (6, 12, 117)
+    assert Source("6.12~rc7-1~exp1", Path()).upstream == (6, 12)
+
+
+def test_the_source_is_fetched_if_not_installed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    changelog = lab.top / "changelog.gz"
+    changelog.write_bytes(gzip.compress(b"linux-6.12 (6.12.117-1~deb12u1) bookworm-security; urgency=low\n"))
+    with tarfile.open(lab.top / "package.tar", "w") as tar:
+        tar.add(lab.source.tarball, "./usr/src/linux-source-6.12.tar.xz")
+        tar.add(changelog, "./usr/share/doc/linux-source-6.12/changelog.Debian.gz")
+    lab.put_program(
+        "mmdebstrap", f'#!/bin/sh\necho "$@" >> {lab.top}/fetched\ncp {lab.top}/package.tar "$6"\n'
+    )
+    monkeypatch.setattr(kernel_source, "_installed_version", lambda: None)
+    monkeypatch.setattr(kernel_source, "_FETCH_BYTES", 0)
+    monkeypatch.delenv("CVMTUNE_DEBIAN_MIRROR", raising=False)
+
+    source = find_source(lab.cache, SilentProgress())
+    assert source.version == "6.12.117-1~deb12u1"
+    assert source.tarball.read_bytes() == lab.source.tarball.read_bytes()
+    assert find_source(lab.cache, SilentProgress()) == source
+    assert len((lab.top / "fetched").read_text().splitlines()) == 1, (
+        "what is in the cache is not fetched again"
+    )
+
+    monkeypatch.setenv("CVMTUNE_DEBIAN_MIRROR", "'deb mirror bookworm main' other.list")
+    find_source(lab.cache, SilentProgress())
+    assert (lab.top / "fetched").read_text().endswith(" deb mirror bookworm main other.list\n")
+
+
+CHECKED_PATCHES = {
+    "0001-change.patch": """\
+diff --git a/init/main.c b/init/main.c
+--- a/init/main.c
++++ b/init/main.c
+@@ -1 +1,2 @@
+ original
++added
+""",
+    "0002-add.patch": """\
+diff --git a/init/new.c b/init/new.c
+new file mode 100644
+--- /dev/null
++++ b/init/new.c
+@@ -0,0 +1 @@
++new
+diff --git a/tools/test.c b/tools/test.c
+new file mode 100644
+--- /dev/null
++++ b/tools/test.c
+@@ -0,0 +1 @@
++test
+""",
+}
+# Says which objects it is to make and which patches are in, then what the test wants said.
+CHECKING_MAKE = """\
+#!/bin/sh
+for last; do case $last in O=*) mkdir -p "${last#O=}";; esac; done
+case $last in
+allnoconfig) ;;
+*) echo "$last $(cat init/main.c init/new.c 2>&1 | tr '\\n' ' ')" >> {top}/built
+   cat {top}/says; exit $(cat {top}/status);;
+esac
+"""
+
+
+@pytest.fixture
+def checked(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    for path in (lab.kernel / "patches").iterdir():
+        path.unlink()
+    series = 'base = ">=6.12,<6.13"\n'
+    for name, text in CHECKED_PATCHES.items():
+        (lab.kernel / "patches" / name).write_text(text)
+        series += f'[[patch]]\nfile = "{name}"\npurpose = "test"\n'
+    (lab.kernel / "series.toml").write_text(series)
+    lab.put_program("make", CHECKING_MAKE.replace("{top}", str(lab.top)))
+    lab.put_program("perl", "#!/bin/sh\n")
+    lab.put_program("sparse", "#!/bin/sh\n")
+    (lab.top / "says").touch()
+    (lab.top / "status").write_text("0")
+    return lab
+
+
+def problems(checked: Lab, *, quick: bool = True) -> dict[str, tuple[str, ...]]:
+    results = run_checks(checked.cache, SilentProgress(), quick=quick)
+    return {f"{result.check} {result.subject}": result.problems for result in results if not result.ok}
+
+
+def test_what_is_checked(checked: Lab) -> None:
+    results = run_checks(checked.cache, SilentProgress(), quick=False)
+    assert [(result.check, result.subject, result.ok) for result in results] == [
+        ("checkpatch", "0001-change.patch", True),
+        ("checkpatch", "0002-add.patch", True),
+        ("checkpatch", "test.c", True),
+        ("kernel-doc", "init/new.c", True),
+        ("kernel-doc", "tools/test.c", True),
+        ("build", "0001-change.patch", True),
+        ("build", "0002-add.patch", True),
+    ]
+
+
+def test_each_state_of_the_queue_is_built(checked: Lab) -> None:
+    assert problems(checked, quick=False) == {}
+    first, second = (checked.top / "built").read_text().splitlines()
+    assert first.startswith("init/main.o original added cat:"), "there is no new.c in the first state"
+    assert second == "init/new.o original added new "
+
+
+def test_warnings_of_what_the_queue_adds_count(checked: Lab) -> None:
+    ours = [
+        "../init/main.c:2:5: warning: sparse says",
+        "../init/new.c:1:1: warning: gcc says [-Wextra]",
+        "init/new.c:1: warning: kernel-doc says",
+    ]
+    upstream = [
+        "../init/main.c:1:1: warning: was there before",
+        "../kernel/other.c:2:2: warning: a file that the queue leaves alone",
+    ]
+    (checked.top / "says").write_text("\n".join(["  CC      init/main.o", *ours, *upstream, *ours, ""]))
+    assert problems(checked) == {"build 0002-add.patch": tuple(ours)}
+
+
+def test_a_failed_build_is_a_problem_wherever_it_failed(checked: Lab) -> None:
+    (checked.top / "says").write_text("../kernel/other.c:1:1: error: no\nmake: *** [other.o] Error 1\n")
+    (checked.top / "status").write_text("2")
+    assert problems(checked) == {
+        "build 0002-add.patch": ("../kernel/other.c:1:1: error: no", "make: *** [other.o] Error 1")
+    }
+
+
+def test_a_build_that_fails_in_silence_is_a_problem(checked: Lab) -> None:
+    (checked.top / "status").write_text("2")
+    assert list(problems(checked)) == ["build 0002-add.patch"]
+
+
+def test_any_word_of_checkpatch_or_kernel_doc_is_a_problem(checked: Lab) -> None:
+    checked.put_program(
+        "perl", '#!/bin/sh\ncase "$*" in *0001*|*new.c) echo "CHECK: $1";; *test.c) exit 1;; esac\n'
+    )
+    found = problems(checked)
+    assert found["checkpatch 0001-change.patch"] == ("CHECK: scripts/checkpatch.pl",)
+    assert found["kernel-doc init/new.c"] == ("CHECK: scripts/kernel-doc",)
+    assert found["kernel-doc tools/test.c"] == (
+        "perl scripts/kernel-doc -none -Werror tools/test.c ended with status 1",
+    )
+    assert "checkpatch 0002-add.patch" not in found
+
+
+def test_other_output_directories_need_no_rebuild(checked: Lab) -> None:
+    problems(checked)
+    new = SourceTree(checked.cache).path / "init/new.c"
+    before = new.stat().st_mtime_ns
+    problems(checked, quick=False)
+    assert new.read_text() == "new\n"
+    assert new.stat().st_mtime_ns == before
+
+
+def test_sparse_is_asked_for(checked: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(MissingTool, match="sparse"):
+        run_checks(checked.cache, SilentProgress(), quick=True)
