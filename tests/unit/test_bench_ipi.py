@@ -41,7 +41,7 @@ cpu sent reschedule call_function timer irq_work polls poll_ns fallbacks limit_n
 """
 SCALE = Scale(ipis=100, gap_us=50, round_trips=10, hackbench_loops=3)
 PID = 321
-ALL_KINDS = ["notify", "sync", "many", "wake", "none"]
+ALL_KINDS = ["notify", "sync", "many", "wake", "none", "none", "none"]
 
 
 # Parsers

@@ -83,7 +83,7 @@ def commands(root: RootFs, directory: Path) -> list[list[str]]:
     tree, tar = directory / "tree", directory / "root.tar"
     return [
         [
-            *("mmdebstrap", "--quiet", "--arch=arm64", "--variant=extract"),
+            *("mmdebstrap", "--quiet", "--mode=chrootless", "--arch=arm64", "--variant=extract"),
             *("--include=" + ",".join(root.packages), SUITE, str(tar), *mirror_arguments()),
         ],
         # The kernel makes the devices; an ordinary user could not.
