@@ -33,6 +33,38 @@ RESULTS = Results(
 )
 
 
+LONG = Metric(
+    "sgi_per_call_sync",
+    "Hardware SGIs per call",
+    "per IPI",
+    "count",
+    "lower",
+    stats(8_601_335),
+    stats(12_345_678),
+    0.614,
+    (0.552, 0.683),
+)
+
+
+def test_long_names_and_large_figures_fit_80_columns() -> None:
+    file = io.StringIO()
+    results = Results({}, (Result("ipi", "cvm", (LONG,), "PASS", ""),), ())
+    print_tables(results, Console(file=file, width=80))
+    assert "…" not in file.getvalue()
+    for part in ("sgi_per_call_sync (per IPI)", "8.60M", "12.3M", "[0.552, 0.683]"):
+        assert part in file.getvalue()
+
+
+def test_metrics_of_baselines_alone_are_shown_apart() -> None:
+    path = BaselineMetric("send_path", "Instructions to send", "instructions", "count", "lower", stats(147.6))
+    results = Results({}, RESULTS.results, (Baseline("plain, feature off", "plain", (path,)),))
+    file = io.StringIO()
+    print_tables(results, Console(file=file, width=80))
+    assert "Beside the experiment" in file.getvalue()
+    assert "Instructions to send (instructions)" in file.getvalue()
+    assert "148" in file.getvalue()
+
+
 def printed(width: int) -> str:
     file = io.StringIO()
     print_tables(RESULTS, Console(file=file, width=width))
@@ -67,7 +99,7 @@ def test_counts_stand_apart_from_times_and_first() -> None:
         (5.123, "5.12"),
         (99.96, "100"),
         (102.7, "103"),
-        (1234567.8, "1,234,568"),
+        (1234567.8, "1.23M"),
         (-0.012, "-0.0120"),
         (-250, "-250"),
     ],

@@ -90,13 +90,13 @@ def _apply_mails(patches: tuple[Patch, ...], tree: Path) -> None:
         patches[number - 1].name,
         str(tree),
         result.stderr.strip(),
-        f"resolve it there (git am --continue takes the rest), then: cvmtune kernel save {tree}",
+        f"resolve it there (git am --continue takes the rest), then: cvmtune lab kernel save --tree {tree}",
     )
 
 
 def _require_clean(tree: Path) -> None:
     if not (tree / ".git").is_dir():
-        raise UsageError("no git tree", str(tree), "make one with: cvmtune kernel edit")
+        raise UsageError("no git tree", str(tree), "make one with: cvmtune lab kernel edit")
     for state in ("rebase-apply", "rebase-merge"):
         if (tree / ".git" / state).exists():
             raise UsageError("a rebase is not finished", str(tree), "git status, there, tells how to go on")

@@ -163,7 +163,7 @@ def _apply(patch: Patch, scratch: Path) -> None:
         patch.name,
         hunk[1] if hunk else "",
         result.stderr.strip(),
-        "rebase the queue in the tree of `cvmtune kernel edit`; the build tree is as it was",
+        "rebase the queue in the tree of `cvmtune lab kernel edit`; the build tree is as it was",
     )
 
 

@@ -7,8 +7,11 @@ needed and a tree takes seconds.
 
 from __future__ import annotations
 
+import compileall
 import os
+import py_compile
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -19,6 +22,8 @@ from cvmtune.lab.cache import Cache
 from cvmtune.lab.errors import BuildFailed
 from cvmtune.lab.kernel_source import SUITE, mirror_arguments
 from cvmtune.lab.progress import Progress
+
+_GUEST_PYTHON = (3, 11)
 
 # What /init, the agent and the experiments need; maintainer scripts do not run, so no package that lives by
 # them.
@@ -60,6 +65,7 @@ def key(root: RootFs) -> Mapping[str, str]:
     """Return what the image depends on. Debian's point releases are not part of it: `lab clean` asks for
     them."""
     return {
+        "bytecode": str(_can_compile()),
         "suite": SUITE,
         "mirror": " ".join(mirror_arguments()),
         "packages": " ".join(root.packages),
@@ -104,6 +110,8 @@ def _build(root: RootFs, directory: Path) -> None:
     _run(fetch, log)
     _run(unpack, log)
     _finish_tree(tree)
+    if _can_compile():
+        _compile(tree)
     _run(pack, log)
     shutil.rmtree(tree)
     (directory / "root.tar").unlink()
@@ -120,6 +128,27 @@ def _finish_tree(tree: Path) -> None:
     (tree / "etc/hosts").write_text("127.0.0.1 localhost\n")
     # Debian's /bin/sh is dash's, which is not among the packages.
     (tree / "bin/sh").symlink_to("bash")
+
+
+def _can_compile() -> bool:
+    """Tell whether this Python's bytecode is that of Debian 12's."""
+    return sys.version_info[:2] == _GUEST_PYTHON
+
+
+def _compile(tree: Path) -> None:
+    """Compile the guest's Python library, as the maintainer script would have: every start would do it else.
+
+    Under emulation that is most of the time which the agent takes to start.
+    """
+    library = tree / "usr/lib/python3.11"
+    compileall.compile_dir(
+        library,
+        quiet=2,
+        stripdir=str(tree),
+        prependdir="/",
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        workers=0,
+    )
 
 
 def _init_text() -> str:

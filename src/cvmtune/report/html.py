@@ -123,8 +123,10 @@ def _scale_by_values(axes: Axes, values: Sequence[float]) -> None:
     """A log axis, unless a value has no logarithm; with ticks at round values even within one decade."""
     if min(values) > 0:
         axes.set_xscale("log")
-        over_a_decade = max(values) > 10 * min(values)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if over_a_decade else AutoLocator())
+        spread = max(values) / min(values)
+        # Labels must not run into each other: over many decades there is room for one each.
+        subs = (1, 2, 5) if spread <= 100 else (1,)
+        axes.xaxis.set_major_locator(LogLocator(subs=subs) if spread > 10 else AutoLocator())
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 

@@ -153,6 +153,17 @@ class Results:
         ]
         return (("off", metric.off), ("on", metric.on), *beside)
 
+    def beside(self) -> tuple[tuple[BaselineMetric, tuple[tuple[str, Stats], ...]], ...]:
+        """Metrics that only baselines have, each with its labels and figures: nothing is judged by them."""
+        judged = {metric.name for result in self.results for metric in result.metrics}
+        found: dict[str, tuple[BaselineMetric, list[tuple[str, Stats]]]] = {}
+        for baseline in self.baselines:
+            for metric in baseline.metrics:
+                if metric.name not in judged:
+                    _, figures = found.setdefault(metric.name, (metric, []))
+                    figures.append((baseline.name, metric.values))
+        return tuple((metric, tuple(figures)) for metric, figures in found.values())
+
     def to_json(self) -> dict[str, object]:
         """The file's content as objects that json.dumps takes."""
         return {"schema": SCHEMA, **asdict(self)}

@@ -32,6 +32,8 @@ def print_tables(results: Results, console: Console) -> None:
     console.print(verdicts(results))
     for result in results.results:
         console.print(metrics(results, result))
+    if results.beside():
+        console.print(beside(results))
     console.print(key(results))
     console.print(FOOTNOTE, style="dim")
 
@@ -67,6 +69,18 @@ def metrics(results: Results, result: Result) -> Table:
     return table
 
 
+def beside(results: Results) -> Table:
+    """The metrics that only baselines have: one mean a line."""
+    table = Table(title="Beside the experiment", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("metric")
+    table.add_column("mean", justify="right", no_wrap=True)
+    for metric, figures in results.beside():
+        table.add_row(Text(f"{metric.title} ({metric.unit})", style="bold"))
+        for label, stats in figures:
+            table.add_row(Text(f"  {label}"), Text(format_figure(stats.mean)))
+    return table
+
+
 def key(results: Results) -> Table:
     """What every metric's name stands for."""
     table = Table(title="Metrics", title_justify="left", box=None, show_header=False)
@@ -79,7 +93,9 @@ def key(results: Results) -> Table:
 
 
 def format_figure(value: float) -> str:
-    """A figure with three significant digits, or all those before the point."""
+    """A figure with three significant digits, or all those before the point; millions as in "1.23M"."""
+    if abs(value) >= 1_000_000:
+        return f"{value / 1_000_000:#.3g}".rstrip(".") + "M"
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:#.3g}".rstrip(".") if value else "0"
