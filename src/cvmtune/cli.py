@@ -103,12 +103,14 @@ def _add_lab(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser = _command(actions, "shell", "a shell in a machine; Ctrl-] leaves it", _lab_shell)
     _boot_options(parser)
     _where(parser)
+    _dry_run(parser)
 
     parser = _command(actions, "run", "run a command in a machine and end with its status", _lab_run)
     _boot_options(parser)
     _where(parser)
     parser.add_argument("--timeout", type=_seconds, default=600.0, metavar="S", help="seconds (default 600)")
     parser.add_argument("argv", nargs="+", metavar="COMMAND", help="after --, with its arguments")
+    _dry_run(parser)
 
     parser = _command(actions, "clean", "remove what the lab has cached", _lab_clean)
     parser.add_argument("part", nargs="?", help="only this part of the cache, e.g. rootfs; default: all")
@@ -126,6 +128,10 @@ def _add_lab(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def _output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    _dry_run(parser)
+
+
+def _dry_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the commands instead of running them")
 
 
@@ -202,7 +208,14 @@ def _lab_boot(arguments: argparse.Namespace) -> int:
 def _lab_shell(arguments: argparse.Namespace) -> int:
     from cvmtune.commands import lab
 
-    return lab.shell(lab.open_lab(), arguments.machine, arguments.where, arguments.flavour, arguments.append)
+    return lab.shell(
+        lab.open_lab(),
+        arguments.machine,
+        arguments.where,
+        arguments.flavour,
+        arguments.append,
+        dry_run=arguments.dry_run,
+    )
 
 
 def _lab_run(arguments: argparse.Namespace) -> int:
@@ -216,6 +229,7 @@ def _lab_run(arguments: argparse.Namespace) -> int:
         arguments.append,
         arguments.argv,
         arguments.timeout,
+        dry_run=arguments.dry_run,
     )
 
 

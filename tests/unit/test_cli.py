@@ -223,6 +223,20 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(line) for line in text.splitlines() if not line.startswith("#")]
 
 
+@pytest.mark.parametrize("command", [["shell"], ["run", "--", "uname", "-a"]], ids=["shell", "run"])
+def test_dry_runs_of_shell_and_run_boot_as_boot_does(
+    capsys: Capture, cache: Path, no_programs: None, command: list[str]
+) -> None:
+    action, *rest = command
+    assert status("lab", "boot", "--dry-run", "--machine", "vm") == 0
+    boots = capsys.readouterr().out
+    assert status("lab", action, "--dry-run", "--machine", "vm", *rest) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(boots)
+    assert ("uname -a" in out) == (action == "run")
+    assert not cache.exists()
+
+
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_boot_prints_the_command_that_it_would_run(

@@ -146,10 +146,17 @@ def run(
     append: Sequence[str],
     argv: Sequence[str],
     timeout: float,
+    *,
+    dry_run: bool,
 ) -> int:
     """Run a command in a machine, pass on what it prints, and return its status."""
     _require_there(machine, where)
-    with lab.boot(machine, flavour=flavour, options=BootOptions(append=tuple(append))) as running:
+    options = BootOptions(append=tuple(append))
+    if dry_run:
+        print("\n".join(_boot_commands(machine, flavour, options)))
+        print(f"# then, through the agent of the {where}\n{format_command(argv)}")
+        return 0
+    with lab.boot(machine, flavour=flavour, options=options) as running:
         system = running.guest if where == GUEST else running.host
         assert system
         done = system.run(argv, timeout=timeout)
@@ -159,9 +166,12 @@ def run(
     return done.status if done.status >= 0 else 128 - done.status
 
 
-def shell(lab: Lab, machine: str, where: str, flavour: str, append: Sequence[str]) -> int:
+def shell(lab: Lab, machine: str, where: str, flavour: str, append: Sequence[str], *, dry_run: bool) -> int:
     """Join the user's terminal to a shell in a machine, until it ends or the user types Ctrl-]."""
     _require_there(machine, where)
+    if dry_run:
+        print("\n".join(_boot_commands(machine, flavour, BootOptions(append=tuple(append)))))
+        return 0
     options = BootOptions(append=tuple(append), terminal=this_terminal(where))
     with lab.boot(machine, flavour=flavour, options=options) as running:
         assert running.terminal

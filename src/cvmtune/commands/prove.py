@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -162,6 +163,8 @@ def _environment(machine: Machine) -> dict[str, object]:
         "boot_seconds": round(machine.boot_seconds, 1),
         "emulator": command.run([QEMU, "--version"]).check().stdout.splitlines()[0],
         "computer": _processor(),
+        # A computer that was busy with other things makes times worse, those with the feature on most.
+        "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
     }
 
