@@ -29,8 +29,6 @@ from cvmtune.report.table import print_tables
 
 FEATURES = ("ipi",)
 DEFAULT_ROUNDS = 5
-# Baselines are there to compare with, not to be judged.
-_BASELINE_ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -57,9 +55,9 @@ def plan(feature: str, machine: str, rounds: int) -> tuple[Measurement, list[Mea
         raise UsageError(f"no machine {machine!r}", next_step=f"machines: {', '.join(MACHINES)}")
     judged = Measurement(machine, ("off", "on"), rounds)
     # All CPUs poll, as a kernel without the feature can be told to: every IPI still goes by hardware.
-    baselines = [Measurement(machine, ("nohlt",), _BASELINE_ROUNDS, ("nohlt",))]
+    baselines = [Measurement(machine, ("nohlt",), rounds, ("nohlt",))]
     if machine != "vm":
-        baselines.insert(0, Measurement("vm", ("off",), _BASELINE_ROUNDS))
+        baselines.insert(0, Measurement("vm", ("off",), rounds))
     return judged, baselines
 
 
