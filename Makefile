@@ -2,6 +2,9 @@
 # make prove    set up what is missing, build, boot, measure: report.html and results.json
 # make test     every test, lint, types, the kernel checks
 # make stress   the long forms on the debug kernels; SHORT=1 for some minutes of them
+# make setup    only what is missing: packages (as root) and the Python environment
+# make lint     ruff, mypy, shellcheck
+# make clean    removes the Python environment and the results; the cache: cvmtune lab clean
 
 SHELL := /bin/bash
 VENV := .venv
@@ -9,7 +12,10 @@ BIN := $(VENV)/bin
 # Tests that need a program must not pass by skipping where we have just installed it.
 export CVMTUNE_REQUIRE_TOOLS := 1
 
-.PHONY: prove test stress lint setup packages clean
+.PHONY: help prove test stress lint setup packages clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 setup: packages $(VENV)/.ready
 
@@ -18,7 +24,7 @@ packages:
 
 $(VENV)/.ready: pyproject.toml
 	@echo "Python environment: $(VENV), with what pyproject.toml names"
-	@$$(command -v python3.11 || command -v python3) -m venv $(VENV)
+	@$$(scripts/find-python) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 

@@ -41,13 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("cvmtune: interrupted", file=sys.stderr)
         return 130
+    except Exception:
+        # A mistake of ours. Its status must not be taken for a verdict's.
+        traceback.print_exc()
+        print("cvmtune: this is a fault of cvmtune itself; please report it", file=sys.stderr)
+        return CvmtuneError.exit_code
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     top = argparse.ArgumentParser(
         prog="cvmtune",
-        description="Performance features for Arm confidential VMs: prove them in a lab, tune them.",
+        description="Performance features for Arm confidential VMs: prove them in a lab.",
     )
     top.add_argument("--version", action="version", version=f"cvmtune {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")

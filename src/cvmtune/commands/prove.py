@@ -76,8 +76,8 @@ def main(
     plans = {feature: plan(feature, machine, rounds or DEFAULT_ROUNDS) for feature in wanted}
     for path in filter(None, (html, json)):
         # Not only after all has been measured.
-        if not path.parent.is_dir():
-            raise UsageError("cannot write: no such directory", str(path.parent))
+        if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+            raise UsageError("cannot write a file there", str(path), "name a file in a directory of yours")
     if dry_run:
         for feature, (judged, baselines) in plans.items():
             for measurement in (judged, *baselines):
@@ -94,8 +94,9 @@ def main(
     if path_length:
         baseline_raws.append(_path_length(lab))
     results = judge(raws, baseline_raws)
-    render(results, html=html, json=json)
+    # Shown first: nothing that goes wrong with a file may lose them.
     print_tables(results, Console())
+    render(results, html=html, json=json)
     for path in filter(None, (html, json)):
         print(f"written: {path}")
     return 0 if all(result.verdict == "PASS" for result in results.results) else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cvmtune.core.command import format_command
 from cvmtune.lab import kernel_edit
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.kernel_checks import run_checks
@@ -16,9 +17,10 @@ from cvmtune.lab.project import kernel_directory
 def edit(tree: Path | None) -> int:
     """Make a git tree of the kernel's source with each patch of the queue as a commit."""
     cache, progress = Cache(), terminal_progress()
-    tree = tree or _default_tree()
-    kernel_edit.edit(kernel_directory(), find_source(cache, progress), tree, progress)
-    print(f"{tree}\n  change the commits after tag cvmtune-base there, then: cvmtune lab kernel save")
+    where = tree or _default_tree()
+    kernel_edit.edit(kernel_directory(), find_source(cache, progress), where, progress)
+    save_command = ["cvmtune", "lab", "kernel", "save", *(["--tree", str(tree)] if tree else [])]
+    print(f"{where}\n  change the commits after tag cvmtune-base there, then: {format_command(save_command)}")
     return 0
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from cvmtune.lab.errors import NoSpace
+from cvmtune.lab.errors import LabError, NoSpace
 
 _LOCKS = "locks"
 _ASIDE = ".filling-"
@@ -109,7 +109,14 @@ class Cache:
 
     def _lock_file(self, name: str) -> Path:
         locks = self.root / _LOCKS
-        locks.mkdir(parents=True, exist_ok=True)
+        try:
+            locks.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LabError(
+                f"the cache cannot be used: {error.strerror}",
+                str(self.root),
+                "set CVMTUNE_CACHE to a directory of yours",
+            ) from error
         return locks / name
 
     def _names(self) -> list[str]:

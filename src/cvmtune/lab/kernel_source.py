@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvmtune.core.command import run
+from cvmtune.core.errors import UsageError
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.errors import LabError
 from cvmtune.lab.kbuild import Toolchain, require_tools
@@ -47,7 +48,11 @@ def mirror_arguments() -> list[str]:
     $CVMTUNE_DEBIAN_MIRROR overrides it: mmdebstrap's MIRROR arguments, quoted as in a shell. They must offer
     the security updates too, for that is where Debian 12 has linux-source-6.12.
     """
-    return shlex.split(os.environ.get("CVMTUNE_DEBIAN_MIRROR", ""))
+    mirror = os.environ.get("CVMTUNE_DEBIAN_MIRROR", "")
+    try:
+        return shlex.split(mirror)
+    except ValueError as error:
+        raise UsageError(f"cannot read {mirror!r}: {error}", "CVMTUNE_DEBIAN_MIRROR") from error
 
 
 def fetch_command(target: Path) -> list[str]:
