@@ -310,20 +310,6 @@ def test_emulator_does_not_get_the_terminals_interrupt(fake_boot: Boot, run: Pat
         assert os.getsid(int(pid)) != os.getsid(0)
 
 
-def test_wait_end_returns_when_the_machine_has_ended(fake_boot: Boot) -> None:
-    with fake_boot("plain", "die when asked") as running:
-        with pytest.raises(GuestDied):
-            running.guest.exists("/")
-        running.wait_end()
-
-
-def test_tail_of_a_console(tmp_path: Path) -> None:
-    console = tmp_path / "guest.console"
-    assert machine.tail(console) == []
-    console.write_bytes(b"one\ntwo\n\xff\n")
-    assert machine.tail(console, 2) == ["two", "\N{REPLACEMENT CHARACTER}"]
-
-
 def test_number_of_cpus_decides_how_many_are_pinned(
     fake_boot: Boot, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,9 @@ class Flavour:
     `fragments` are files of kernel/configs. `output` names kbuild's output directory: flavours that differ
     little share one, so that one is rebuilt from the other. `products` is about how many files a build from
     nothing makes, `megabytes` the size of its output directory.
+
+    What looks for errors is slow and large: `deadline` is how long a boot may take, in seconds, on a busy
+    computer and under two layers of emulation, `extra_mb` the memory that its records need.
     """
 
     name: str
@@ -44,6 +47,8 @@ class Flavour:
     output: str
     products: int
     megabytes: int
+    deadline: float = 120.0
+    extra_mb: int = 0
 
 
 _WITHOUT_FEATURES = ("base.config", "kvm.config", "nfs-rdma.config")
@@ -54,8 +59,17 @@ FLAVOURS: Mapping[str, Flavour] = {
     for flavour in (
         Flavour("default", "what is measured", _DEFAULT, "default", 1840, 250),
         Flavour("absent", "the features not compiled in", _WITHOUT_FEATURES, "default", 1840, 250),
-        Flavour("debug", "locking, RCU and memory errors", (*_DEFAULT, "debug.config"), "debug", 1870, 400),
-        Flavour("kcsan", "data races", (*_DEFAULT, "kcsan.config"), "kcsan", 1870, 400),
+        Flavour(
+            "debug",
+            "locking, RCU and memory errors",
+            (*_DEFAULT, "debug.config"),
+            "debug",
+            1870,
+            400,
+            400.0,
+            512,
+        ),
+        Flavour("kcsan", "data races", (*_DEFAULT, "kcsan.config"), "kcsan", 1870, 400, 600.0, 512),
     )
 }
 

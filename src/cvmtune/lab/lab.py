@@ -26,10 +26,6 @@ GUEST_TOOLS = "/opt/cvmtune"
 _KEPT_RUNS = 30
 # Programs that build and boot, beside the kernel's own needs (kbuild.require_tools), and their packages.
 _PROGRAMS = {QEMU: "qemu-system-arm", "mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs"}
-# A debug kernel under two layers of emulation is slow to start; each boot has an end all the same. Seconds.
-_DEADLINES = {"default": 120.0, "absent": 120.0, "debug": 400.0, "kcsan": 600.0}
-# Shadow memory and debugging records of the debug kernels.
-_DEBUG_MB = 512
 
 
 class Lab:
@@ -65,7 +61,7 @@ class Lab:
             host_root=roots.get("host"),
             payload=directory / "payload.tar",
         )
-        options = replace(options, deadline=max(options.deadline, _DEADLINES[flavour]))
+        options = replace(options, deadline=max(options.deadline, FLAVOURS[flavour].deadline))
         with boot(spec, images, tools, directory, options) as running:
             yield running
 
@@ -79,9 +75,10 @@ class Lab:
 
 def machine_spec(machine: str, flavour: str, options: BootOptions) -> MachineSpec:
     """Return the machine as it is booted with that kernel and these options."""
+    extra = FLAVOURS[flavour].extra_mb
     spec = MACHINES[machine]
-    if flavour in ("debug", "kcsan"):
-        spec = replace(spec, guest_mb=spec.guest_mb + _DEBUG_MB, host_mb=spec.host_mb + 2 * _DEBUG_MB)
+    # A host holds its guest's memory besides its own.
+    spec = replace(spec, guest_mb=spec.guest_mb + extra, host_mb=spec.host_mb + 2 * extra)
     if options.cpus:
         spec = replace(spec, guest_cpus=options.cpus)
     return spec

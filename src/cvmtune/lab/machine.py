@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,10 +97,6 @@ class Machine:
         if self.host:
             for cpu in range(self.spec.guest_cpus):
                 self.host.pin(self.vmm_pid, f"CPU {cpu}/KVM", cpu)
-
-    def wait_end(self) -> None:
-        """Wait until the machine ends by itself, as it does when its shell is left."""
-        self._process.wait()
 
     def _lost(self, name: str, deadline: float | None) -> NoReturn:
         """Raise what became of the machine: it has closed its channel, or missed `deadline`."""
@@ -214,8 +210,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     # Nothing of a machine outlives it (its disks are snapshots), so there is nothing to shut down.
     process.kill()
     process.wait()
-
-
-def tail(path: Path, lines: int = 15) -> Sequence[str]:
-    """Return the last lines of a console."""
-    return path.read_text(errors="replace").splitlines()[-lines:] if path.exists() else []
