@@ -1,54 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A fake kernel behind the System interface, with faults on demand, for tests of knobs that set a mask."""
+"""Fake kernels behind the System interface, with faults on demand, for tests of knobs that set one file."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Generic, Literal, NoReturn, TypeVar
 
 import pytest
 
 from cvmtune.core.system import Completed, LocalSystem
 
 When = Literal["before", "after"]
+Value = TypeVar("Value")
 
 
-class FakeKernel:
-    """A System over a tree of plain files in which one file, `path`, behaves as a kernel's CPU mask does.
+class Crash(BaseException):
+    """The tool is killed here: nothing may catch this and clean up."""
 
-    Its parser and printer are written from the kernel's documentation, not from CpuMask, so that a mistake
-    there cannot hide here. A write that it cannot parse fails the test on the spot: real kernels may hang on
-    one.
+
+def os_error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+FAULTS = [
+    pytest.param(os_error(errno.EIO), id="EIO"),
+    pytest.param(os_error(errno.EPERM), id="EPERM"),
+    pytest.param(os_error(errno.ENOENT), id="ENOENT"),
+    pytest.param(os_error(errno.EINVAL), id="EINVAL"),
+    pytest.param(Crash(), id="crash"),
+]
+
+
+class FakeSystem(ABC, Generic[Value]):
+    """A System over a tree of plain files in which one file, `path`, behaves as a control of the kernel does.
+
+    Parsers and printers of its kinds are written from the kernel's documentation, not from our code, so that
+    a mistake there cannot hide here.
     """
 
-    def __init__(self, root: Path, path: str, width: int, possible: str) -> None:
+    def __init__(self, root: Path, path: str, value: Value) -> None:
         self.path = path
-        self.width = width
         self.operations: list[str] = []
         self.written: list[str] = []
         self.faults: dict[tuple[int, When], BaseException] = {}
+        self.events: dict[int, Callable[[], None]] = {}
         self.override: str | None = None
+        self._root = root
         self._local = LocalSystem(root)
-        self._file = root / path.lstrip("/")
-        self._file.parent.mkdir(parents=True)
-        self._file.write_text(self._print(set()))
-        self.possible_file = root / "sys/devices/system/cpu/possible"
-        self.possible_file.parent.mkdir(parents=True)
-        self.possible_file.write_text(f"{possible}\n")
+        self._file = self._make(path, "")
+        self._enforce(value)
 
-    # What tests look at and arrange
-
-    @property
-    def cpus(self) -> set[int]:
-        """The CPUs whose bit is set."""
-        return self._parse(self._file.read_text())
-
-    @cpus.setter
-    def cpus(self, cpus: set[int]) -> None:
-        self._file.write_text(self._print(cpus))
+    # What tests arrange
 
     def show(self, text: str) -> None:
         """Make the file read as this text, whatever it is."""
@@ -62,8 +69,12 @@ class FakeKernel:
         """Raise `error` just before or just after an operation, numbered from 0 for the next one."""
         self.faults[len(self.operations) + operation, when] = error
 
+    def meanwhile(self, operation: int, event: Callable[[], None]) -> None:
+        """Let something happen just before an operation, numbered as in fail()."""
+        self.events[len(self.operations) + operation] = event
+
     def take_instead(self, text: str) -> None:
-        """Let the kernel take another mask than the next one written, without saying so."""
+        """Let the kernel take another value than the next one written, without saying so."""
         self.override = text
 
     # The System interface
@@ -78,12 +89,12 @@ class FakeKernel:
         number = self._begin(f"write {path}")
         assert path == self.path, f"wrote {path}"
         self.written.append(text)
-        cpus = self._parse(text)
+        value = self._parse(text)
         if self.override is not None:
-            cpus, self.override = self._parse(self.override), None
+            value, self.override = self._parse(self.override), None
         if not self._file.exists():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        self.cpus = cpus
+        self._enforce(value)
         self._raise_if_due(number, "after")
 
     def exists(self, path: str) -> bool:
@@ -95,6 +106,7 @@ class FakeKernel:
     def _begin(self, operation: str) -> int:
         self.operations.append(operation)
         number = len(self.operations) - 1
+        self.events.pop(number, lambda: None)()
         self._raise_if_due(number, "before")
         return number
 
@@ -103,7 +115,43 @@ class FakeKernel:
         if fault is not None:
             raise fault
 
-    # The kernel's mask format
+    # The kernel's side
+
+    @abstractmethod
+    def _parse(self, text: str) -> Value:
+        """Read a written text as the kernel does; fail the test on what a kernel must never be given."""
+
+    @abstractmethod
+    def _print(self, value: Value) -> str:
+        """Return what the file reads as."""
+
+    def _enforce(self, value: Value) -> None:
+        self._value = value
+        self._file.write_text(self._print(value))
+
+    def _make(self, path: str, text: str) -> Path:
+        file = self._root / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        return file
+
+
+class FakeKernel(FakeSystem[set[int]]):
+    """A kernel with a CPU mask. It fails the test on one that it cannot parse: real kernels may hang then."""
+
+    def __init__(self, root: Path, path: str, width: int, possible: str) -> None:
+        self.width = width
+        super().__init__(root, path, set())
+        self.possible_file = self._make("/sys/devices/system/cpu/possible", f"{possible}\n")
+
+    @property
+    def cpus(self) -> set[int]:
+        """The CPUs whose bit is set."""
+        return self._value
+
+    @cpus.setter
+    def cpus(self, cpus: set[int]) -> None:
+        self._enforce(cpus)
 
     def _parse(self, text: str) -> set[int]:
         """As bitmap_parse(), except that an empty text is not let pass as the empty mask."""
@@ -127,6 +175,69 @@ class FakeKernel:
             value = sum(1 << cpu - low for cpu in cpus if low <= cpu < low + bits)
             groups.insert(0, f"{value:0{(bits + 3) // 4}x}")
         return ",".join(groups) + "\n"
+
+
+class CqPollKernel(FakeSystem[int]):
+    """A kernel of CPUs 0-3 with a CPU that polls completion queues, -1 being none: mainline's, or a vendor's.
+
+    The vendor's fails the test on what it must not be given: garbage, a CPU that is offline, which it would
+    take, and -1 while NFS is mounted over RDMA, whose I/O would hang.
+    """
+
+    def __init__(self, root: Path, path: str, vendor: bool) -> None:
+        self.vendor = vendor
+        self.rdma_mounts: set[str] = set()
+        super().__init__(root, path, -1)
+        self.online = {0, 1, 2, 3}
+        self.online_file = self._make("/sys/devices/system/cpu/online", "0-3\n")
+        self.mounts_file = self._make("/proc/mounts", "/dev/vda / ext4 rw,relatime 0 0\n")
+
+    @property
+    def cpu(self) -> int:
+        """The CPU that polls."""
+        return self._value
+
+    @cpu.setter
+    def cpu(self, cpu: int) -> None:
+        self._enforce(cpu)
+
+    def take_offline(self, cpu: int) -> None:
+        """Mainline's polling ends then; the vendor's goes on elsewhere and shows the CPU as before."""
+        self.online.remove(cpu)
+        self.online_file.write_text(",".join(map(str, sorted(self.online))) + "\n")
+        if self.cpu == cpu and not self.vendor:
+            self.cpu = -1
+
+    def mount(self, point: str = "/mnt", proto: str = "rdma", filesystem: str = "nfs4") -> None:
+        """Mount NFS, or another file system with the same options, as show_vfsmnt() would show it."""
+        options = f"rw,relatime,vers=4.2,rsize=1048576,hard,proto={proto},nconnect=2,port=20049,addr=10.0.0.1"
+        with self.mounts_file.open("a") as file:
+            file.write(f"10.0.0.1:/export {point} {filesystem} {options} 0 0\n")
+        if filesystem in ("nfs", "nfs4") and proto in ("rdma", "rdma6"):
+            self.rdma_mounts.add(point)
+
+    def _parse(self, text: str) -> int:
+        """As kstrtoint(), and then as either kernel's interface says."""
+        if not re.fullmatch(r"[-+]?[0-9]+\n?", text):
+            self._refuse(errno.EINVAL, f"{text!r} is no number")
+        cpu = int(text)
+        if cpu not in range(-1, 4):
+            self._refuse(errno.EINVAL, f"there can be no CPU {cpu}")
+        if cpu != -1 and cpu not in self.online:
+            self._refuse(errno.ENODEV, f"CPU {cpu} is offline")
+        if self.vendor and cpu == -1 and self.rdma_mounts:
+            pytest.fail(f"I/O hangs on {self.rdma_mounts}")
+        return cpu
+
+    def _refuse(self, number: int, why: str) -> NoReturn:
+        if self.vendor:
+            pytest.fail(why)
+        raise os_error(number)
+
+    def _print(self, cpu: int) -> str:
+        if not self.vendor:
+            return f"{cpu}\n"
+        return "Current polling thread is down\n" if cpu == -1 else f"Current polling core is: {cpu}\n"
 
 
 BootKernel = Callable[..., FakeKernel]

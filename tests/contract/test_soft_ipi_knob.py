@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import errno
-import os
 from pathlib import Path
 
 import pytest
-from fake_kernel import BootKernel, FakeKernel, When
+from fake_kernel import FAULTS, BootKernel, Crash, FakeKernel, When, os_error
 
 from cvmtune.core.system import LocalSystem
 from cvmtune.knobs.contract import Knob, KnobError, Plan
@@ -18,23 +17,6 @@ OLD, NEW, OTHER = {0, 1}, {2, 3}, {1}
 BAD_MASKS = [
     *["", " ", "\n", "0x", "0xc", ",", "c,", ",c", "1,,c", "g", "-1", "1 2", "3\x00", "2-3", "000000001"],
     "\N{FULLWIDTH DIGIT THREE}",
-]
-
-
-class Crash(BaseException):
-    """The tool is killed here: nothing may catch this and clean up."""
-
-
-def os_error(number: int) -> OSError:
-    return OSError(number, os.strerror(number), PATH)
-
-
-FAULTS = [
-    pytest.param(os_error(errno.EIO), id="EIO"),
-    pytest.param(os_error(errno.EPERM), id="EPERM"),
-    pytest.param(os_error(errno.ENOENT), id="ENOENT"),
-    pytest.param(os_error(errno.EINVAL), id="EINVAL"),
-    pytest.param(Crash(), id="crash"),
 ]
 
 
