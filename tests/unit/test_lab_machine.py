@@ -56,7 +56,7 @@ def fake_boot(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Boo
     ) -> AbstractContextManager[Machine]:
         monkeypatch.setenv("FAKE_QEMU", behaviour)
         images = Images(tmp_path / "Image", tmp_path / "guest", run / "payload.tar", tmp_path / "host")
-        return boot(MACHINES[name], images, None, run, BootOptions(deadline=deadline, terminal=terminal))
+        return boot(MACHINES[name], images, (), run, BootOptions(deadline=deadline, terminal=terminal))
 
     return start
 

@@ -30,7 +30,7 @@ def payload(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if os.geteuid() == 0:
         os.chown(tools / "pingpong", 1234, 1234)
     target = directory / "payload.tar"
-    write_payload(target, tools, {"run/cvmtune/start-guest": SCRIPT, "/etc/absolute": "x" * 1000})
+    write_payload(target, [tools], {"run/cvmtune/start-guest": SCRIPT, "/etc/absolute": "x" * 1000})
     return target
 
 
@@ -98,7 +98,7 @@ def test_all_is_owned_by_root(members: dict[str, tarfile.TarInfo]) -> None:
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 9000, 10240])
 def test_is_whole_sectors(tmp_path: Path, size: int) -> None:
     target = tmp_path / "payload.tar"
-    write_payload(target, None, {"file": "x" * size})
+    write_payload(target, [], {"file": "x" * size})
     assert target.stat().st_size % 512 == 0
     with tarfile.open(target) as tar:
         assert tar.getmember("file").size == size
@@ -113,6 +113,6 @@ def test_a_plain_tar_unpacks_it_from_a_disk(payload: Path, tmp_path: Path) -> No
 
 
 def test_without_tools_there_is_no_place_for_them(tmp_path: Path) -> None:
-    write_payload(tmp_path / "payload.tar", None, {})
+    write_payload(tmp_path / "payload.tar", [], {})
     with tarfile.open(tmp_path / "payload.tar") as tar:
         assert not [name for name in tar.getnames() if name.startswith("opt")]

@@ -20,7 +20,7 @@ from cvmtune.lab.machine import PLAIN_BOOT, BootOptions, Machine, boot
 from cvmtune.lab.machines import MACHINES, QEMU, Images, MachineSpec
 from cvmtune.lab.progress import Progress
 
-# Where the payload puts the guest's test modules and helpers.
+# Where the payload puts test modules and helpers, and those modules that come with the guest's kernel.
 GUEST_TOOLS = "/opt/cvmtune"
 
 _KEPT_RUNS = 30
@@ -62,7 +62,7 @@ class Lab:
             payload=directory / "payload.tar",
         )
         options = replace(options, deadline=max(options.deadline, FLAVOURS[flavour].deadline))
-        with boot(spec, images, tools, directory, options) as running:
+        with boot(spec, images, (tools, built.modules), directory, options) as running:
             yield running
 
     def _new_run(self, machine: str) -> Path:

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +131,7 @@ def guest_files(spec: MachineSpec, options: BootOptions) -> dict[str, str]:
 def boot(
     spec: MachineSpec,
     images: Images,
-    tools: Path | None,
+    tools: Sequence[Path],
     directory: Path,
     options: BootOptions = PLAIN_BOOT,
 ) -> Iterator[Machine]:

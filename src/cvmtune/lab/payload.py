@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cvmtune
@@ -25,19 +25,19 @@ sys.exit(main())
 """
 
 
-def write_payload(target: Path, tools: Path | None, files: Mapping[str, str]) -> None:
+def write_payload(target: Path, tools: Sequence[Path], files: Mapping[str, str]) -> None:
     """Write the tar file: the package, its command, test tools under /opt/cvmtune, and `files` (path:
     content).
 
-    `tools` is a directory of kernel modules and helper programs.
+    `tools` are directories of kernel modules and helper programs.
     """
     with tarfile.open(target, "w") as tar:
         source = Path(cvmtune.__file__).parent
         for path in sorted(source.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 tar.add(path, f"{_PACKAGE}/{path.relative_to(source)}", filter=_owned_by_root)
-        if tools:
-            for path in sorted(tools.iterdir()):
+        for directory in tools:
+            for path in sorted(directory.iterdir()):
                 tar.add(path, f"opt/cvmtune/{path.name}", filter=_owned_by_root)
         _add_text(tar, "usr/local/bin/cvmtune", _COMMAND, 0o755)
         for name, text in files.items():

@@ -39,7 +39,12 @@ _BASE = (
     "mount",
     "procps",
     "util-linux",  # taskset, chrt, rtcwake
-    "iproute2",
+    "iproute2",  # ip, rdma
+)
+_GUEST = (
+    "rt-tests",  # hackbench, cyclictest
+    "nfs-kernel-server",  # rpc.nfsd and its daemons; brings nfs-common, with mount.nfs4
+    "fio",  # writes to that at a rate, times each write, verifies what it wrote
 )
 
 
@@ -55,7 +60,7 @@ class RootFs:
 ROOT_FILE_SYSTEMS = {
     root.name: root
     for root in (
-        RootFs("guest", (*_BASE, "rt-tests"), 512),  # rt-tests: hackbench, cyclictest
+        RootFs("guest", (*_BASE, *_GUEST), 512),
         RootFs("host", (*_BASE, "qemu-system-arm"), 1024),
     )
 }
@@ -126,6 +131,8 @@ def _finish_tree(tree: Path) -> None:
     (tree / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/bash\n")
     (tree / "etc/group").write_text("root:x:0:\n")
     (tree / "etc/hosts").write_text("127.0.0.1 localhost\n")
+    # exportfs fails without it; what is exported, its users name themselves.
+    (tree / "etc/exports").touch()
     # Debian's /bin/sh is dash's, which is not among the packages.
     (tree / "bin/sh").symlink_to("bash")
 
