@@ -73,13 +73,20 @@ def _command(
 
 def _add_prove(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _command(commands, "prove", "run the features' experiments, off and on, and judge them", _prove)
-    parser.add_argument("features", nargs="*", metavar="FEATURE", help="ipi; default: all that exist")
+    parser.add_argument(
+        "features", nargs="*", metavar="FEATURE", help="ipi or cq-poll, or both; default: all that exist"
+    )
     parser.add_argument("--machine", choices=_MACHINES, default="cvm")
-    parser.add_argument("--runs", type=_positive, metavar="N", help="pairs of rounds (default 5)")
+    parser.add_argument(
+        "--runs",
+        type=_positive,
+        metavar="N",
+        help="pairs of rounds; default: as many as the feature's experiment says",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report there")
     parser.add_argument(
-        "--path-length", action="store_true", help="count the instructions of the paths touched, too"
+        "--path-length", action="store_true", help="count the instructions of the paths that ipi touches, too"
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be measured")
 

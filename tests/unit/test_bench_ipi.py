@@ -12,28 +12,14 @@ from fake_kernel import FakeKernel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune.bench.ipi import Host, Scale, collect, parse_interrupts, soft_statistics
+from cvmtune.bench.guest import Host
+from cvmtune.bench.ipi import Scale, collect, soft_statistics
 from cvmtune.bench.raw import RawRun
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
 from cvmtune.knobs.contract import KnobError
 from cvmtune.knobs.soft_ipi import PATH
 
-# Of a guest with two CPUs; the rows of a real one, cut short.
-INTERRUPTS = """\
-           CPU0       CPU1
- 10:       2514       1893     GICv3  27 Level     arch_timer
- 12:         33          0     GICv3  33 Level     uart-pl011
- 13:          0          0  GICv3-23   1 Edge      ACPI:Ged
- 46:       1041          0  virtio-mmio  78 Edge      virtio0
-IPI0:        60         78       Rescheduling interrupts
-IPI1:      1523       1204       Function call interrupts
-IPI2:         0          0       CPU stop interrupts
-IPI4:         7          0       Timer broadcast interrupts
-IPI5:        12          4       IRQ work interrupts
-SIPI:         0        500       Soft IPIs
-Err:          0
-"""
 STATS = """\
 cpu sent reschedule call_function timer irq_work polls poll_ns fallbacks limit_ns
 0 500 0 0 0 0 0 0 0 0
@@ -45,44 +31,6 @@ ALL_KINDS = ["notify", "sync", "many", "wake", "none", "none", "none"]
 
 
 # Parsers
-
-
-def test_interrupts_by_row_and_cpu() -> None:
-    rows = parse_interrupts(INTERRUPTS)
-    assert rows["IPI0"] == (60, 78)
-    assert rows["SIPI"] == (0, 500)
-    assert rows["46"] == (1041, 0)
-    assert "Err" not in rows  # one count for all CPUs
-
-
-def test_interrupts_of_one_cpu() -> None:
-    text = "           CPU0\nIPI0:         5       Rescheduling interrupts\nErr:          2\n"
-    assert parse_interrupts(text) == {"IPI0": (5,), "Err": (2,)}
-
-
-def test_interrupts_with_numbers_in_the_description() -> None:
-    text = "     CPU0  CPU1\n 13:    1     2  GICv3 33 Level  44\nMIS:    0\n"
-    assert parse_interrupts(text) == {"13": (1, 2)}
-
-
-@st.composite
-def interrupt_tables(draw: st.DrawFn) -> tuple[str, dict[str, tuple[int, ...]]]:
-    """A file with the kernel's widths, and what is in it."""
-    cpus = draw(st.integers(1, 9))
-    names = st.from_regex(r"[A-Z]{3}[0-9]?|[0-9]{1,3}", fullmatch=True)
-    counts = st.tuples(*[st.integers(0, 2**32 - 1)] * cpus)
-    rows = draw(st.dictionaries(names, counts))
-    words = st.lists(st.from_regex(r"[A-Za-z0-9:-]{1,12}", fullmatch=True), max_size=4)
-    lines = ["    " + "".join(f"CPU{cpu:<8}" for cpu in range(cpus))]
-    for name, row in rows.items():
-        lines.append(f"{name:>4}: " + " ".join(f"{count:10}" for count in row) + "  " + " ".join(draw(words)))
-    return "\n".join(lines) + "\n", rows
-
-
-@given(interrupt_tables())
-def test_interrupts_of_any_machine(table: tuple[str, dict[str, tuple[int, ...]]]) -> None:
-    text, rows = table
-    assert parse_interrupts(text) == rows
 
 
 def test_statistics_by_cpu_and_column() -> None:

@@ -331,7 +331,7 @@ def test_umount_is_forced_if_it_must_be() -> None:
     with mounted(guest):
         guest._fails = len(guest.commands)
     assert guest.there == []
-    assert ["timeout", "30", "umount", "-f", "/mnt"] in guest.commands
+    assert ["umount", "-f", "/mnt"] in [argv[2:] for argv in guest.commands if argv[0] == "timeout"]
 
 
 def test_the_block_may_unmount_and_delete_the_link() -> None:

@@ -7,7 +7,7 @@ import json
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 
 import cvmtune
 from cvmtune import cli
+from cvmtune.bench import cq_poll
 from cvmtune.bench.raw import RawRun, Round, Series
 from cvmtune.commands import lab as lab_commands
 from cvmtune.commands import prove
@@ -23,10 +24,11 @@ from cvmtune.core.system import LocalSystem
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.kernel import FLAVOURS
 from cvmtune.lab.kernel_checks import CheckResult
-from cvmtune.lab.lab import Lab, machine_spec
+from cvmtune.lab.lab import GUEST_TOOLS, Lab, machine_spec
 from cvmtune.lab.machine import PLAIN_BOOT, BootOptions
 from cvmtune.lab.machines import MACHINES, Images, processor_options, qemu_argv, start_guest_script
-from cvmtune.lab.progress import SilentProgress
+from cvmtune.lab.progress import SilentProgress, Step
+from cvmtune.report.judge import RULES
 from cvmtune.report.schema import VERDICTS, Metric, Result, Results, Stats, Verdict
 
 Capture = pytest.CaptureFixture[str]
@@ -109,7 +111,7 @@ def test_wrong_usage_is_status_2_and_says_why(
 @pytest.mark.parametrize(
     ("line", "hint"),
     [
-        ("prove storage --dry-run", "features: ipi"),
+        ("prove storage --dry-run", "features: ipi, cq-poll"),
         ("prove --runs 0", "a whole number of at least 1"),
         ("lab boot --machine tdx", "'plain', 'vm', 'cvm'"),
         ("lab run --machine plain --in host -- true", "leave out --in host"),
@@ -202,16 +204,40 @@ def test_prove_says_what_it_would_measure(capsys: Capture, cache: Path, no_progr
         "ipi: on cvm: 7 rounds each of off and on",
         "ipi: on vm: 7 rounds each of off",
         "ipi: on cvm booted with nohlt: 7 rounds each of nohlt",
+        "cq-poll: on cvm: 7 rounds each of off and on",
+        "cq-poll: on vm: 7 rounds each of off",
+        "cq-poll: on cvm: 3 rounds each of "
+        "on, sleeping after 1 ms and soft IPIs alone and on, with soft IPIs",
     ]
     assert not cache.exists()
 
 
+@pytest.mark.parametrize(("feature", "rounds"), [("ipi", 5), ("cq-poll", 3)])
 @pytest.mark.parametrize("machine", MACHINES)
-def test_prove_on_each_machine(capsys: Capture, machine: str) -> None:
-    assert status("prove", "ipi", "--dry-run", "--machine", machine) == 0
+def test_prove_on_each_machine(capsys: Capture, machine: str, feature: str, rounds: int) -> None:
+    assert status("prove", feature, "--dry-run", "--machine", machine) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"ipi: on {machine}: 5 rounds each of off and on"
-    assert ("ipi: on vm: 5 rounds each of off" in lines) == (machine != "vm")
+    assert lines[0] == f"{feature}: on {machine}: {rounds} rounds each of off and on"
+    assert (f"{feature}: on vm: {rounds} rounds each of off" in lines) == (machine != "vm")
+    assert all(line.startswith(f"{feature}: on ") for line in lines)
+
+
+def test_prove_takes_features_in_any_order(capsys: Capture) -> None:
+    assert status("prove", "cq-poll", "ipi", "--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["cq-poll"] * 3 + ["ipi"] * 3
+
+
+@pytest.mark.parametrize(("rounds", "others"), [(1, 1), (2, 1), (5, 2), (8, 4)])
+def test_baselines_beside_polling_take_half_the_rounds(rounds: int, others: int) -> None:
+    judged, (vm, more) = prove.plan("cq-poll", "cvm", rounds)
+    assert (judged.rounds, vm.rounds, more.rounds) == (rounds, rounds, others)
+    assert {"off", "on", *more.states} == cq_poll.SETTINGS.keys()
+    assert {judged.append, vm.append, more.append} == {()}
+
+
+def test_every_feature_can_be_judged() -> None:
+    assert set(prove.FEATURES) == RULES.keys()
 
 
 def test_prove_says_that_it_would_count_instructions(capsys: Capture) -> None:
@@ -594,52 +620,126 @@ def test_kernel_check_ends_by_its_results(
 # Proving, with recorded rounds in place of the experiment
 
 
-@pytest.fixture
-def measured(lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Return a function that sets the hardware SGIs per IPI with the feature on; without it there is one."""
-    remaining = 0.0
+# What is counted of each feature with it off, and what with it on if it does its work.
+COUNTED = {
+    "ipi": {"sgi_per_ipi": (1.0, 0.0), "exits_per_ipi": (1.0, 0.0)},
+    "cq-poll": {
+        **{"wakeups_per_write": (4.0, 0.0), "ipis_per_write": (5.0, 5.0)},
+        **{"handled_per_posted": (1.0, 1.0), "violations": (0.0, 0.0), "verified": (1.0, 1.0)},
+    },
+}
 
-    def set_remaining(value: float) -> None:
-        nonlocal remaining
-        remaining = value
 
-    def collect(guest: object, machine: str, *, states: Sequence[str], rounds: int, **more: Any) -> RawRun:
+@dataclass
+class Measured:
+    """What was asked of the experiments, by feature; `useless` features change nothing."""
+
+    useless: set[str] = field(default_factory=set)
+    asked: list[tuple[str, str, tuple[str, ...], int]] = field(default_factory=list)
+
+    def collect(
+        self, feature: str, machine: str, *, states: Sequence[str], rounds: int, **more: Any
+    ) -> RawRun:
         def series(state: str) -> tuple[Series, ...]:
-            value = remaining if state == "on" else 1.0
+            on = state == "on" and feature not in self.useless
             counts = [
-                Series(name, name, "per IPI", "count", "lower", (value,))
-                for name in ("sgi_per_ipi", "exits_per_ipi")
+                Series(name, name, "per IPI", "count", "lower", (values[on],))
+                for name, values in COUNTED[feature].items()
             ]
             return (*counts, Series("notify", "notification", "ns", "time", "lower", (1000.0, 1100.0)))
 
+        self.asked.append((feature, machine, tuple(states), rounds))
+        assert (more["host"] is not None) == MACHINES[machine].nested
+        assert more["tools"] == GUEST_TOOLS
         more["advance"]("a round")
         found = tuple(Round(state, index, series(state)) for index in range(rounds) for state in states)
-        return RawRun("ipi", machine, found, more["environment"])
+        return RawRun(feature, machine, found, more["environment"])
 
-    monkeypatch.setattr("cvmtune.bench.ipi.collect", collect)
+
+@pytest.fixture
+def measured(lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> Measured:
+    """Experiments that measure nothing, in place of all that there are."""
+    one = Measured()
+
+    def collect(feature: str) -> Callable[..., RawRun]:
+        return lambda guest, machine, **more: one.collect(feature, machine, **more)
+
+    for feature, experiment in prove.EXPERIMENTS.items():
+        monkeypatch.setitem(prove.EXPERIMENTS, feature, replace(experiment, collect=collect(feature)))
     monkeypatch.setattr(prove, "_environment", lambda machine: {"machine": machine.spec.name})
-    return set_remaining
+    return one
 
 
-@pytest.mark.parametrize(("remaining", "expected", "verdict"), [(0.0, 0, "PASS"), (0.5, 1, "FAIL")])
+SLEEPING_AND_SOFT = ("on, sleeping after 1 ms", "soft IPIs alone", "on, with soft IPIs")
+
+
+@pytest.mark.parametrize(("useless", "expected", "verdict"), [(False, 0, "PASS"), (True, 1, "FAIL")])
+@pytest.mark.parametrize("feature", prove.FEATURES)
 def test_prove_judges_and_writes(
-    measured: Callable[[float], None],
+    measured: Measured,
     lab: FakeLab,
     tmp_path: Path,
     capsys: Capture,
-    remaining: float,
+    feature: str,
+    useless: bool,
     expected: int,
     verdict: str,
 ) -> None:
-    measured(remaining)
-    assert status("prove", "--runs", "2", "--json", "results.json") == expected
+    measured.useless = {feature} if useless else set()
+    assert status("prove", feature, "--runs", "2", "--json", "results.json") == expected
     out = capsys.readouterr().out
     assert verdict in out
     assert "written: results.json" in out
     found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
-    assert [(one.feature, one.machine, one.verdict) for one in found.results] == [("ipi", "cvm", verdict)]
-    assert len(found.baselines) == 2
+    assert [(one.feature, one.machine, one.verdict) for one in found.results] == [(feature, "cvm", verdict)]
+    assert len(found.baselines) == (2 if feature == "ipi" else 4)
     assert status("report", "results.json") == expected
     append = [options.append for _, _, options in lab.booted]
     assert [machine for machine, _, _ in lab.booted] == ["cvm", "vm", "cvm"]
-    assert append == [(), (), ("nohlt",)]
+    assert append == [(), (), ("nohlt",) if feature == "ipi" else ()]
+    assert lab.running == 0
+
+
+def test_prove_measures_all_features_unless_told_which(measured: Measured) -> None:
+    assert status("prove", "--runs", "2") == 0
+    assert measured.asked == [
+        ("ipi", "cvm", ("off", "on"), 2),
+        ("ipi", "vm", ("off",), 2),
+        ("ipi", "cvm", ("nohlt",), 2),
+        ("cq-poll", "cvm", ("off", "on"), 2),
+        ("cq-poll", "vm", ("off",), 2),
+        ("cq-poll", "cvm", SLEEPING_AND_SOFT, 1),
+    ]
+
+
+@pytest.mark.parametrize("useless", prove.FEATURES)
+def test_one_feature_that_fails_is_a_failure(measured: Measured, tmp_path: Path, useless: str) -> None:
+    measured.useless = {useless}
+    assert status("prove", "--runs", "2", "--json", "results.json") == 1
+    found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
+    assert {one.feature: one.verdict == "FAIL" for one in found.results} == {
+        feature: feature == useless for feature in prove.FEATURES
+    }
+
+
+def test_prove_knows_how_many_rounds_there_will_be(measured: Measured, lab: FakeLab) -> None:
+    told: dict[str, int | None] = {}
+
+    class Told(SilentProgress):
+        @contextmanager
+        def step(self, title: str, total: int | None = None) -> Iterator[Step]:
+            told[title] = total
+            with super().step(title, total) as step:
+                yield step
+
+    lab.progress = Told()
+    assert status("prove", "--runs", "3") == 0
+    # One more for the boot; polling is measured over each provider.
+    assert told == {
+        "ipi: measuring on cvm: off, on": 7,
+        "ipi: measuring on vm: off": 4,
+        "ipi: measuring on cvm: nohlt": 4,
+        "cq-poll: measuring on cvm: off, on": 13,
+        "cq-poll: measuring on vm: off": 7,
+        f"cq-poll: measuring on cvm: {', '.join(SLEEPING_AND_SOFT)}": 7,
+    }

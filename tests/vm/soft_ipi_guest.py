@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from cvmtune.bench.ipi import parse_interrupts, soft_statistics
+from cvmtune.bench.guest import parse_interrupts
+from cvmtune.bench.ipi import soft_statistics
 from cvmtune.core.system import System
 
 CONTROL = "/sys/kernel/soft_ipi_passthrough"
 BOUND = "/sys/module/soft_ipi/parameters/poll_us"
 STATS = "/sys/kernel/debug/soft_ipi_passthrough/stats"
-SGI_ROWS = ("IPI0", "IPI1", "IPI4", "IPI5")
 
 
 def interrupts(system: System, *rows: str, cpu: int) -> int:

@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from soft_ipi_guest import BOUND, CONTROL, SGI_ROWS, interrupts, statistics, storm, ticks
+from soft_ipi_guest import BOUND, CONTROL, interrupts, statistics, storm, ticks
 
+from cvmtune.bench.guest import SGI_ROWS
 from cvmtune.core.system import System
 from cvmtune.lab.errors import GuestPanicked
 from cvmtune.lab.lab import GUEST_TOOLS, Lab

@@ -8,9 +8,9 @@ host's KVM counters where there is a host to ask. It collects; report/ judges.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
+from cvmtune.bench.guest import SGI_ROWS, TICKS_PER_S, Host, loaded_module, parse_interrupts
 from cvmtune.bench.raw import RawRun, Round, Series
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.errors import CvmtuneError
@@ -20,12 +20,8 @@ from cvmtune.knobs.soft_ipi import SoftIpi
 _MODULE = "cvmtune_ipi"
 _DEBUGFS = f"/sys/kernel/debug/{_MODULE}"
 _STATS = "/sys/kernel/debug/soft_ipi_passthrough/stats"
-_KVM_EXITS = "/sys/kernel/debug/kvm/exits"
-# Rows of /proc/interrupts with the hardware IPIs that may also go softly (arch/arm64/kernel/smp.c).
-_SGI_ROWS = ("IPI0", "IPI1", "IPI4", "IPI5")
 _SOFT_ROW = "SIPI"
 _NS_PER_S = 1e9
-_TICKS_PER_S = 100  # USER_HZ, in which /proc counts processor time
 
 # Kinds of the module whose IPIs are counted, the metric each gives, and what it means.
 _CALLS = {
@@ -50,14 +46,6 @@ class Scale:
 DEFAULT_SCALE = Scale()
 
 
-@dataclass(frozen=True)
-class Host:
-    """The host of the guest: its counters, and the process that runs the guest's vCPUs."""
-
-    system: System
-    vmm_pid: int
-
-
 def collect(
     guest: System,
     machine: str,
@@ -79,7 +67,7 @@ def collect(
     knob = SoftIpi()
     everyone = CpuMask.from_list(guest.read_text("/sys/devices/system/cpu/online")).to_hex()
     collected: list[Round] = []
-    with loaded_module(guest, tools):
+    with loaded_module(guest, tools, _MODULE):
         for index in range(rounds):
             for state in states if index % 2 == 0 else reversed(states):
                 advance(f"{machine}, {state}, round {index + 1} of {rounds}")
@@ -101,7 +89,7 @@ def _round(guest: System, host: Host | None, tools: str, scale: Scale) -> Iterat
         seconds += _run_module(guest, kind, scale)
         after = _Counters.read(guest, host)
         yield Series(name, title, "ns", "time", "lower", _samples(guest))
-        kind_sgis = after.row(_SGI_ROWS, scale.target) - before.row(_SGI_ROWS, scale.target)
+        kind_sgis = after.row(SGI_ROWS, scale.target) - before.row(SGI_ROWS, scale.target)
         if kind == "sync":
             yield _ratio("sgi_per_call_sync", "Hardware SGIs per synchronous call", kind_sgis, scale.ipis)
         sgis += kind_sgis
@@ -179,8 +167,8 @@ class _Counters:
             interrupts=parse_interrupts(guest.read_text("/proc/interrupts")),
             cpu_times=guest.read_text("/proc/stat"),
             soft_stats=guest.read_text(_STATS) if guest.exists(_STATS) else "",
-            exits=float(host.system.read_text(_KVM_EXITS)) if host else 0.0,
-            vmm_seconds=_process_seconds(host) if host else 0.0,
+            exits=host.exits() if host else 0.0,
+            vmm_seconds=host.vmm_seconds() if host else 0.0,
         )
 
     def row(self, names: Sequence[str], cpu: int) -> int:
@@ -191,24 +179,11 @@ class _Counters:
         for line in self.cpu_times.splitlines():
             fields = line.split()
             if fields[0] == f"cpu{cpu}":
-                return int(fields[4]) / _TICKS_PER_S
+                return int(fields[4]) / TICKS_PER_S
         raise CvmtuneError(f"/proc/stat has no line for CPU {cpu}")
 
     def polled_s(self, cpu: int) -> float:
         return soft_statistics(self.soft_stats).get(cpu, {}).get("poll_ns", 0) / _NS_PER_S
-
-
-def parse_interrupts(text: str) -> dict[str, tuple[int, ...]]:
-    """Return the rows of /proc/interrupts that have a count for each CPU, by name."""
-    lines = text.splitlines()
-    cpus = len(lines[0].split())
-    rows = {}
-    for line in lines[1:]:
-        name, _, rest = line.partition(":")
-        counts = rest.split()[:cpus]
-        if len(counts) == cpus and all(count.isdigit() for count in counts):
-            rows[name.strip()] = tuple(int(count) for count in counts)
-    return rows
 
 
 def soft_statistics(text: str) -> dict[int, dict[str, int]]:
@@ -219,13 +194,6 @@ def soft_statistics(text: str) -> dict[int, dict[str, int]]:
     return {
         int(line[0]): {name: int(value) for name, value in zip(header, line, strict=True)} for line in lines
     }
-
-
-def _process_seconds(host: Host) -> float:
-    """The processor time that the guest's VMM has used, its vCPUs' included, in seconds."""
-    # proc(5): the name may hold anything, so count from its closing parenthesis; then utime and stime.
-    fields = host.system.read_text(f"/proc/{host.vmm_pid}/stat").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
 def _run_module(guest: System, kind: str, scale: Scale) -> float:
@@ -244,13 +212,3 @@ def _ratio(
     name: str, title: str, amount: float, base: float, *, unit: str = "per IPI", better: str = "lower"
 ) -> Series:
     return Series(name, title, unit, "count", "higher" if better == "higher" else "lower", (amount / base,))
-
-
-@contextmanager
-def loaded_module(guest: System, tools: str) -> Iterator[None]:
-    """Have the measuring module in the guest's kernel for as long as the `with` block lasts."""
-    guest.run(["insmod", f"{tools}/{_MODULE}.ko"]).check()
-    try:
-        yield
-    finally:
-        guest.run(["rmmod", _MODULE]).check()

@@ -52,11 +52,6 @@ class Mount:
     provider: str
     path: str
 
-    @property
-    def device(self) -> str:
-        """The name of the RDMA device."""
-        return _device(self.provider)
-
     def statistics(self) -> dict[str, OpStatistics]:
         """What the client has counted since it was mounted, per operation."""
         return parse_mountstats(self.guest.read_text(_MOUNTSTATS), self.path)
@@ -97,16 +92,16 @@ def link(guest: System, provider: str) -> Iterator[None]:
 
 
 def add_link(guest: System, provider: str) -> None:
-    guest.run(["rdma", "link", "add", _device(provider), "type", provider, "netdev", _NETDEV]).check()
+    guest.run(["rdma", "link", "add", device(provider), "type", provider, "netdev", _NETDEV]).check()
 
 
 def delete_link(guest: System, provider: str) -> None:
     """Delete the RDMA device, in use or not, as if its card were pulled."""
-    guest.run(["rdma", "link", "delete", _device(provider)]).check()
+    guest.run(["rdma", "link", "delete", device(provider)]).check()
 
 
 def has_link(guest: System, provider: str) -> bool:
-    return guest.exists(f"/sys/class/infiniband/{_device(provider)}")
+    return guest.exists(f"/sys/class/infiniband/{device(provider)}")
 
 
 @contextmanager
@@ -157,7 +152,8 @@ def is_mounted(guest: System, path: str) -> bool:
     return any(line.split()[1] == path for line in guest.read_text("/proc/mounts").splitlines())
 
 
-def _device(provider: str) -> str:
+def device(provider: str) -> str:
+    """The name of its RDMA device."""
     return f"{provider}0"
 
 
@@ -292,12 +288,19 @@ def blocks(mb: int) -> int:
     return (mb << 20) // _BLOCK
 
 
+class DataDamaged(CvmtuneError):
+    """A block that was read back is not what was written."""
+
+
 def verify(mount: Mount, *, mb: int = 4, depth: int = 8, timeout: float = 300.0) -> int:
     """Write a file with checksums, read it back past the cache, compare; return the number of blocks.
 
-    CvmtuneError if a block is not what was written.
+    DataDamaged if a block is not what was written.
     """
-    done = mount.guest.run(verify_command(mount.path, mb=mb, depth=depth), timeout=timeout).check()
+    done = mount.guest.run(verify_command(mount.path, mb=mb, depth=depth), timeout=timeout)
+    if done.status and "verify: bad" in done.stdout + done.stderr:
+        raise DataDamaged("a block read back is not what was written", mount.path)
+    done.check()
     report = parse_fio(done.stdout)
     if report.reads != report.writes:
         raise CvmtuneError(f"of {report.writes} blocks written it has verified {report.reads}", "fio")

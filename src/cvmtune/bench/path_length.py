@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many instructions the paths that soft IPI passthrough touches take: sending an IPI, and idling.
+"""How many instructions the paths that the features touch take: sending an IPI, idling, a completion event.
 
 In a machine booted with `icount` the guest's counter goes on by one nanosecond an instruction, whatever the
 computer does, so differences of counter readings are counts of instructions. The counter's step is 16 ns:
@@ -8,13 +8,20 @@ single samples are that coarse, means over many are not.
 
 from __future__ import annotations
 
-from cvmtune.bench.ipi import loaded_module
+from contextlib import ExitStack
+
+from cvmtune.bench import cq_poll, nfs_rdma
+from cvmtune.bench.guest import loaded_module
 from cvmtune.bench.raw import Round, Series
 from cvmtune.core.system import System
+from cvmtune.knobs.cq_poll import CqPoll
 from cvmtune.knobs.soft_ipi import SoftIpi
 
-_DEBUGFS = "/sys/kernel/debug/cvmtune_ipi"
+_MODULE = "cvmtune_ipi"
+_DEBUGFS = f"/sys/kernel/debug/{_MODULE}"
 _SAMPLES = 2000
+_EVENT_SAMPLES = 20
+_EVENTS = 1000  # in one sample
 _GAP_US = 100
 _PATHS = {
     "send_path": "Instructions to send a rescheduling IPI to an idle CPU",
@@ -27,8 +34,33 @@ def collect(guest: System, state: str, mask: str, tools: str) -> Round:
 
     `state` names the measurement, `mask` (hex) the polling CPUs; a kernel without the feature takes none.
     """
-    with loaded_module(guest, tools):
+    with loaded_module(guest, tools, _MODULE):
         return _measure(guest, state, mask)
+
+
+def collect_events(guest: System, state: str, *, polled: bool, tools: str) -> Round:
+    """Measure a completion event, from the driver's call to its return, in a guest booted with `icount`.
+
+    `polled` needs a kernel with the feature; its module is loaded wherever there is one.
+    """
+    with ExitStack() as stack:
+        if guest.exists(f"{tools}/{cq_poll.FEATURE}.ko"):
+            stack.enter_context(loaded_module(guest, tools, cq_poll.FEATURE))
+            guest.write_text(cq_poll.OWNERS, f"{cq_poll.BOOKS}\n")
+        if polled:
+            knob = CqPoll()
+            plan = knob.plan(guest, "1")
+            knob.apply(guest, plan)
+            stack.callback(knob.undo, guest, plan)
+        stack.enter_context(loaded_module(guest, tools, cq_poll.BOOKS))
+        provider = nfs_rdma.PROVIDERS[0]
+        with nfs_rdma.network(guest), nfs_rdma.link(guest, provider):
+            samples = cq_poll.run_books(guest, provider, kind="event_path", n=_EVENT_SAMPLES, cpu=0)
+    title = "Instructions of a completion event, from the driver's call to its return"
+    # The least, as the samples that a tick of the emulator falls into are longer.
+    return Round(
+        state, 0, (Series("event_path", title, "instructions", "count", "lower", (min(samples) / _EVENTS,)),)
+    )
 
 
 def _measure(guest: System, state: str, mask: str) -> Round:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +13,13 @@ from pathlib import Path
 from rich.console import Console
 
 from cvmtune import __version__
-from cvmtune.bench import ipi
+from cvmtune.bench import cq_poll, ipi, nfs_rdma
 from cvmtune.bench import path_length as paths
-from cvmtune.bench.raw import RawRun
+from cvmtune.bench.guest import Host
+from cvmtune.bench.raw import RawRun, Round
 from cvmtune.core import command
 from cvmtune.core.errors import UsageError
+from cvmtune.core.system import System
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
 from cvmtune.lab.machine import BootOptions, Machine
@@ -27,14 +29,12 @@ from cvmtune.report import render
 from cvmtune.report.judge import judge
 from cvmtune.report.table import print_tables
 
-FEATURES = ("ipi",)
-DEFAULT_ROUNDS = 5
-
 
 @dataclass(frozen=True)
 class Measurement:
     """One boot of a machine, and what is measured in it: both states of the feature, or a baseline."""
 
+    feature: str
     machine: str
     states: tuple[str, ...]
     rounds: int
@@ -45,7 +45,7 @@ class Measurement:
         return f"on {self.machine}{booted}: {self.rounds} rounds each of {' and '.join(self.states)}"
 
 
-def plan(feature: str, machine: str, rounds: int) -> tuple[Measurement, list[Measurement]]:
+def plan(feature: str, machine: str, rounds: int | None) -> tuple[Measurement, list[Measurement]]:
     """Return the measurement that the feature is judged by, and its baselines."""
     if feature not in FEATURES:
         raise UsageError(
@@ -53,12 +53,41 @@ def plan(feature: str, machine: str, rounds: int) -> tuple[Measurement, list[Mea
         )
     if machine not in MACHINES:
         raise UsageError(f"no machine {machine!r}", next_step=f"machines: {', '.join(MACHINES)}")
-    judged = Measurement(machine, ("off", "on"), rounds)
-    # All CPUs poll, as a kernel without the feature can be told to: every IPI still goes by hardware.
-    baselines = [Measurement(machine, ("nohlt",), rounds, ("nohlt",))]
+    rounds = rounds or EXPERIMENTS[feature].rounds
+    baselines = EXPERIMENTS[feature].baselines(machine, rounds)
     if machine != "vm":
-        baselines.insert(0, Measurement("vm", ("off",), rounds))
-    return judged, baselines
+        baselines.insert(0, Measurement(feature, "vm", ("off",), rounds))
+    return Measurement(feature, machine, ("off", "on"), rounds), baselines
+
+
+def _ipi_baselines(machine: str, rounds: int) -> list[Measurement]:
+    # All CPUs poll, as a kernel without the feature can be told to: every IPI still goes by hardware.
+    return [Measurement("ipi", machine, ("nohlt",), rounds, ("nohlt",))]
+
+
+def _cq_poll_baselines(machine: str, rounds: int) -> list[Measurement]:
+    states = tuple(state for state in cq_poll.SETTINGS if state not in ("off", "on"))
+    return [Measurement("cq-poll", machine, states, max(1, rounds // 2))]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """How a feature is measured, and beside what.
+
+    `rounds` is how many there are if nobody says, `passes` how often it goes through all of them.
+    """
+
+    collect: Callable[..., RawRun]
+    baselines: Callable[[str, int], list[Measurement]]
+    rounds: int = 5
+    passes: int = 1
+
+
+EXPERIMENTS = {
+    "ipi": Experiment(ipi.collect, _ipi_baselines),
+    "cq-poll": Experiment(cq_poll.collect, _cq_poll_baselines, rounds=3, passes=len(nfs_rdma.PROVIDERS)),
+}
+FEATURES = tuple(EXPERIMENTS)
 
 
 def main(
@@ -73,7 +102,7 @@ def main(
 ) -> int:
     """Prove the features, show and write the results; return 0 if every verdict is PASS, else 1."""
     wanted = features or FEATURES
-    plans = {feature: plan(feature, machine, rounds or DEFAULT_ROUNDS) for feature in wanted}
+    plans = {feature: plan(feature, machine, rounds) for feature in wanted}
     for path in filter(None, (html, json)):
         # Not only after all has been measured.
         if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
@@ -92,7 +121,7 @@ def main(
         raws.append(_measure(lab, judged))
         baseline_raws += [_measure(lab, baseline) for baseline in baselines]
     if path_length:
-        baseline_raws.append(_path_length(lab))
+        baseline_raws += _path_length(lab, wanted)
     results = judge(raws, baseline_raws)
     # Shown first: nothing that goes wrong with a file may lose them.
     print_tables(results, Console())
@@ -103,8 +132,9 @@ def main(
 
 
 def _measure(lab: Lab, wanted: Measurement) -> RawRun:
-    title = f"measuring on {wanted.machine}: {', '.join(wanted.states)}"
-    with lab.progress.step(title, wanted.rounds * len(wanted.states) + 1) as step:
+    title = f"{wanted.feature}: measuring on {wanted.machine}: {', '.join(wanted.states)}"
+    experiment = EXPERIMENTS[wanted.feature]
+    with lab.progress.step(title, wanted.rounds * len(wanted.states) * experiment.passes + 1) as step:
 
         def advance(note: str) -> None:
             step.advance()
@@ -112,7 +142,7 @@ def _measure(lab: Lab, wanted: Measurement) -> RawRun:
 
         step.note("booting")
         with lab.boot(wanted.machine, options=BootOptions(append=wanted.append)) as machine:
-            return ipi.collect(
+            return experiment.collect(
                 machine.guest,
                 wanted.machine,
                 states=wanted.states,
@@ -124,32 +154,44 @@ def _measure(lab: Lab, wanted: Measurement) -> RawRun:
             )
 
 
-# The state's name, the kernel, and the mask of polling CPUs. Both CPUs poll where any does: the idle path is
-# measured on one, the other is sent to.
+# The state's name, the kernel, and whether the features are on.
 _PATH_STATES = {
-    "instructions, feature not compiled in": ("absent", "0"),
-    "instructions, feature off": ("default", "0"),
-    "instructions, feature on": ("default", "3"),
+    "instructions, feature not compiled in": ("absent", False),
+    "instructions, feature off": ("default", False),
+    "instructions, feature on": ("default", True),
 }
 
 
-def _path_length(lab: Lab) -> RawRun:
-    rounds = []
+def _ipi_path(guest: System, state: str, on: bool) -> Round:
+    # Both CPUs poll where any does: the idle path is measured on one, the other is sent to.
+    return paths.collect(guest, state, "3" if on else "0", GUEST_TOOLS)
+
+
+def _cq_poll_path(guest: System, state: str, on: bool) -> Round:
+    return paths.collect_events(guest, state, polled=on, tools=GUEST_TOOLS)
+
+
+_PATHS = {"ipi": _ipi_path, "cq-poll": _cq_poll_path}
+
+
+def _path_length(lab: Lab, features: Sequence[str]) -> list[RawRun]:
+    rounds: dict[str, list[Round]] = {feature: [] for feature in features}
     environment: dict[str, object] = {}
     with lab.progress.step("counting instructions on plain", len(_PATH_STATES)) as step:
-        for state, (flavour, mask) in _PATH_STATES.items():
+        for state, (flavour, on) in _PATH_STATES.items():
             step.note(state)
             with lab.boot("plain", flavour=flavour, options=BootOptions(icount=True)) as machine:
-                rounds.append(paths.collect(machine.guest, state, mask, GUEST_TOOLS))
+                for feature, found in rounds.items():
+                    found.append(_PATHS[feature](machine.guest, state, on))
                 environment = _environment(machine)
             step.advance()
-    return RawRun("ipi", "plain", tuple(rounds), environment)
+    return [RawRun(feature, "plain", tuple(found), environment) for feature, found in rounds.items()]
 
 
-def _host(machine: Machine) -> ipi.Host | None:
+def _host(machine: Machine) -> Host | None:
     if machine.host is None:
         return None
-    return ipi.Host(machine.host, machine.vmm_pid)
+    return Host(machine.host, machine.vmm_pid)
 
 
 def _environment(machine: Machine) -> dict[str, object]:

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What experiments read of a guest and its host, whatever the feature, and what they put into the guest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cvmtune.core.system import System
+
+# Rows of /proc/interrupts with the hardware IPIs that make up a load (arch/arm64/kernel/smp.c); the others
+# stop or inspect a CPU.
+SGI_ROWS = ("IPI0", "IPI1", "IPI4", "IPI5")
+TICKS_PER_S = 100  # USER_HZ, in which /proc counts processor time
+_KVM_EXITS = "/sys/kernel/debug/kvm/exits"
+
+
+@dataclass(frozen=True)
+class Host:
+    """The host of the guest: its counters, and the process that runs the guest's vCPUs."""
+
+    system: System
+    vmm_pid: int
+
+    def exits(self) -> float:
+        """Exits of all vCPUs of all guests so far."""
+        return float(self.system.read_text(_KVM_EXITS))
+
+    def vmm_seconds(self) -> float:
+        """The processor time that the guest's VMM has used, its vCPUs' included, in seconds."""
+        return process_seconds(self.system, self.vmm_pid)
+
+
+def process_seconds(system: System, pid: int) -> float:
+    """The processor time that a process, all its threads together, has used so far, in seconds."""
+    # proc(5): the name may hold anything, so count from its closing parenthesis; then utime and stime.
+    fields = system.read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+
+def parse_interrupts(text: str) -> dict[str, tuple[int, ...]]:
+    """Return the rows of /proc/interrupts that have a count for each CPU, by name."""
+    lines = text.splitlines()
+    cpus = len(lines[0].split())
+    rows = {}
+    for line in lines[1:]:
+        name, _, rest = line.partition(":")
+        counts = rest.split()[:cpus]
+        if len(counts) == cpus and all(count.isdecimal() for count in counts):
+            rows[name.strip()] = tuple(int(count) for count in counts)
+    return rows
+
+
+@contextmanager
+def loaded_module(guest: System, tools: str, name: str) -> Iterator[None]:
+    """Have a module, a file of directory `tools`, in the guest's kernel for the `with` block."""
+    guest.run(["insmod", f"{tools}/{name}.ko"]).check()
+    try:
+        yield
+    finally:
+        guest.run(["rmmod", name]).check()
