@@ -298,7 +298,8 @@ def verify(mount: Mount, *, mb: int = 4, depth: int = 8, timeout: float = 300.0)
     DataDamaged if a block is not what was written.
     """
     done = mount.guest.run(verify_command(mount.path, mb=mb, depth=depth), timeout=timeout)
-    if done.status and "verify: bad" in done.stdout + done.stderr:
+    # A damaged header, or a checksum of the data that is not theirs.
+    if done.status and any(sign in done.stdout + done.stderr for sign in ("verify: bad", "verify failed")):
         raise DataDamaged("a block read back is not what was written", mount.path)
     done.check()
     report = parse_fio(done.stdout)
