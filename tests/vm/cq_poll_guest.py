@@ -77,9 +77,11 @@ def site(system: System) -> Iterator[None]:
     """Have an NFS server, without an RDMA device yet, and the module that accounts for work requests."""
     with nfs_rdma.network(system), nfs_rdma.server(system):
         system.run(["insmod", f"{GUEST_TOOLS}/cvmtune_cq.ko"], timeout=120).check()
-        yield
-        use_device(system, None)
-        system.run(["rmmod", "cvmtune_cq"], timeout=120).check()
+        try:
+            yield
+        finally:
+            use_device(system, None)
+            system.run(["rmmod", "cvmtune_cq"], timeout=120).check()
         unload(system)
 
 
@@ -110,7 +112,7 @@ def reset(system: System) -> None:
         system.write_text(parameter, value)
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"waited {seconds:g} s for: {what}"
