@@ -269,7 +269,6 @@ def force_unmount(mount: Mount) -> None:
     nfs_rdma.unmount_anyhow(guest, mount.path)
 
 
-@pytest.mark.skip(reason="not yet seen to pass: the debug kernels are too slow for it as it is")
 @on_debug
 def test_together_with_soft_ipis(guest: System, pytestconfig: pytest.Config) -> None:
     seconds = 15 if pytestconfig.getoption("--short") else 120
@@ -310,7 +309,6 @@ def test_fuzzed_writes_are_refused_or_what_they_say(guest: System, pytestconfig:
         assert (thread and thread[0]) == (None if cpu == OFF else f"ib_cq_poll/{cpu}")
 
 
-@pytest.mark.skip(reason="not yet seen to pass: the debug kernels are too slow for it as it is")
 @on_kcsan
 def test_no_race_in_connecting_and_switching(guest: System, pytestconfig: pytest.Config) -> None:
     seconds = 15 if pytestconfig.getoption("--short") else 300
