@@ -184,7 +184,6 @@ def test_data_survive_whatever_is_switched(guest: System, pytestconfig: pytest.C
     assert completions(guest) > 0
 
 
-@pytest.mark.skip(reason="not yet seen to pass: the debug kernels are too slow for it as it is")
 @on_debug
 @pytest.mark.timeout(3600)
 def test_connections_may_end_at_any_time(guest: System, pytestconfig: pytest.Config) -> None:
