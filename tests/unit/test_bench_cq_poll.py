@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from cvmtune.bench.cq_poll import SETTINGS, Scale, collect, cq_table, name_values
 from cvmtune.bench.guest import Host
 from cvmtune.bench.nfs_rdma import PROVIDERS
+from cvmtune.bench.path_length import collect_events
 from cvmtune.bench.raw import RawRun
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
@@ -180,6 +181,8 @@ class FakeGuest:
         self._has_file = False
         self._log = ""
         self._result = ""
+        self.event_paths: list[tuple[bool, str]] = []  # polled or not, of whom
+        self.has_poller = True  # among the tools
 
     @property
     def polled(self) -> bool:
@@ -262,6 +265,10 @@ class FakeGuest:
             return f"rdma {path.rpartition('/')[2]}" in self.there
         if path.startswith("/mnt/"):
             return self._has_file
+        if path == soft_ipi_knob.PATH:
+            return self.soft.exists(path)
+        if path.endswith("/ib_core_cq_poll.ko"):
+            return self.has_poller
         assert path == "/sys/kernel/tracing/events"
         return self.tracefs
 
@@ -301,6 +308,8 @@ class FakeGuest:
                 self.tracefs = True
             case ["mount", "-t", _, _, path] | ["mount.nfs4", _, path, *_]:
                 self.there.append(f"mount {path}")
+            case ["umount", "/sys/kernel/tracing"]:
+                self.tracefs = False
             case ["umount", path] | ["timeout", _, "umount", *_, path]:
                 self.there.remove(f"mount {path}")
                 self._has_file = self._has_file and path != "/export"
@@ -367,6 +376,10 @@ class FakeGuest:
         assert found, script
         load = dict(word.split("=") for word in found[1].split())
         device = load.pop("dev")
+        if load["kind"] == "event_path":
+            assert load == {"kind": "event_path", "addr": "192.0.2.1", "n": "20", "cpu": "0"}
+            self.event_paths.append((self.polled, self.parameters.get("owners", "")))
+            return
         assert load == {"kind": "pingpong", "addr": "192.0.2.1", "n": "40", "gap_us": "250"}
         assert f"rdma {device}" in self.there
         assert self.cq
@@ -554,10 +567,11 @@ def test_how_long_the_poller_looks_is_set_before_it_starts(guest: FakeGuest) -> 
     assert written == [(controls[0], "1000\n"), (controls[1], "1\n"), (controls[1], "-1\n")] * 2
 
 
-def test_off_touches_no_control(guest: FakeGuest) -> None:
+def test_off_is_off_whatever_the_guest_came_with(guest: FakeGuest) -> None:
+    guest.soft.cpus = {1}
     run(guest, ("off",))
-    controls = {path for path, _ in guest.written}
-    assert not controls & {cq_poll_knob.PATH, soft_ipi_knob.PATH}
+    controls = [(path, text) for path, text in guest.written if path == soft_ipi_knob.PATH]
+    assert controls == [(soft_ipi_knob.PATH, "0\n"), (soft_ipi_knob.PATH, "2\n")] * 2
 
 
 def test_the_poller_is_where_the_scale_says(guest: FakeGuest) -> None:
@@ -828,4 +842,23 @@ def test_what_the_module_refuses_is_an_error(guest: FakeGuest) -> None:
     with pytest.raises(CvmtuneError, match=r"kind=pingpong .* ended with status 1"):
         run(guest)
     assert guest.seen == []
+    assert guest.left == []
+
+
+# The length of an event's path
+
+
+@pytest.mark.parametrize(
+    ("has_poller", "polled", "seen"),
+    [(False, False, (False, "")), (True, False, (False, "cvmtune_cq")), (True, True, (True, "cvmtune_cq"))],
+)
+def test_length_of_an_events_path(
+    guest: FakeGuest, has_poller: bool, polled: bool, seen: tuple[bool, str]
+) -> None:
+    guest.has_poller = has_poller
+    found = collect_events(guest, "a state", polled=polled, tools="/tools")
+    (series,) = found.series
+    # Of 1000 events a sample, and the least of the samples.
+    assert (found.state, series.name, series.samples) == ("a state", "event_path", (5.0,))
+    assert guest.event_paths == [seen]
     assert guest.left == []

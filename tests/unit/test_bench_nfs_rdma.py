@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.bench.nfs_rdma import (
+    DataDamaged,
     FioReport,
     Load,
     Mount,
@@ -220,11 +221,12 @@ def test_a_rate_and_a_cpu() -> None:
 class Guest:
     """A guest that keeps account of what has been made in it, and whose command number `fails` fails."""
 
-    def __init__(self, fails: int | None = None, log: str = LOG) -> None:
+    def __init__(self, fails: int | None = None, log: str = LOG, fio_says: str = "") -> None:
         self.there: list[str] = []
         self.commands: list[list[str]] = []
         self.log = log
         self._fails = fails
+        self._fio_says = fio_says
 
     def read_text(self, path: str) -> str:
         if path == "/proc/mounts":
@@ -246,6 +248,8 @@ class Guest:
         self.commands.append(argv)
         if len(self.commands) - 1 == self._fails:
             return Completed(tuple(argv), 1, "", "refused", 0.1)
+        if argv[0] == "fio" and self._fio_says:
+            return Completed(tuple(argv), 1, "", self._fio_says, 0.1)
         return Completed(tuple(argv), 0, self._do(argv), "", 0.1)
 
     def _do(self, argv: list[str]) -> str:
@@ -361,3 +365,18 @@ def test_a_load_that_was_not_done_in_full_is_an_error() -> None:
 def test_blocks_that_were_not_read_back_are_not_verified() -> None:
     with pytest.raises(CvmtuneError, match="of 4 blocks written it has verified 0"):
         verify(Mount(Guest(), "rxe", "/mnt"))
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "verify: bad header rand_seed 1, wanted 2 at file /mnt/verify offset 0, length 4096",
+        "crc32c: verify failed at file /mnt/verify offset 4096, length 4096",
+    ],
+)
+def test_damaged_data_are_told_from_other_failures(says: str) -> None:
+    with pytest.raises(DataDamaged, match="not what was written"):
+        verify(Mount(Guest(fio_says=says), "rxe", "/mnt"))
+    with pytest.raises(CvmtuneError, match="No space left") as caught:
+        verify(Mount(Guest(fio_says="fio: No space left on device"), "rxe", "/mnt"))
+    assert not isinstance(caught.value, DataDamaged)

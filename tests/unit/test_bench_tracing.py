@@ -149,6 +149,9 @@ class Guest:
             case ["mount", "-t", "tracefs", "tracefs", "/sys/kernel/tracing"]:
                 assert not self.mounted
                 self.mounted = True
+            case ["umount", "/sys/kernel/tracing"]:
+                assert not self.instances
+                self.mounted = False
             case ["mkdir", path]:
                 assert self.mounted
                 assert path.rpartition("/")[0] == f"{TRACEFS}/instances"
@@ -210,6 +213,7 @@ def test_tracefs_is_mounted_if_it_is_not(mounted: bool) -> None:
     with counted(guest, (WAKEUP,)):
         assert guest.mounted
     assert ("mount" in [argv[0] for argv in guest.commands]) == (not mounted)
+    assert guest.mounted == mounted
 
 
 def test_tracefs_that_cannot_be_mounted_is_an_error() -> None:

@@ -44,8 +44,11 @@ class User:
         except BaseException as error:
             self._error = error
 
-    def start(self) -> None:
+    def join(self) -> None:
         self._thread.start()
+
+    def start(self) -> None:
+        self.join()
         while termios.tcgetattr(self.terminal)[3] & termios.ICANON:
             threading.Event().wait(0.005)
 
@@ -84,6 +87,12 @@ def test_bytes_pass_both_ways(user: User) -> None:
     user.machine.sendall(b"\x1b[31mred\n\xff")
     assert os.read(user.screen, 100) == b"\x1b[31mred\n\xff"
     user.type(LEAVE)
+    assert user.left()
+
+
+def test_keys_typed_before_it_joins_count(user: User) -> None:
+    user.type(b"ls\r" + LEAVE)
+    user.join()
     assert user.left()
 
 

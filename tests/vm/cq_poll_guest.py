@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cvmtune.bench import nfs_rdma
-from cvmtune.bench.cq_poll import cq_table, name_values
+from cvmtune.bench.cq_poll import VIOLATIONS, cq_table, name_values
 from cvmtune.bench.nfs_rdma import ADDRESS, PROVIDERS, Mount
 from cvmtune.core.system import System
 from cvmtune.lab.lab import GUEST_TOOLS
@@ -54,10 +54,6 @@ for number in range(4):
 sys.exit(any([os.waitpid(pid, 0)[1] for pid in pids]))
 """
 _LOAD = "/sys/kernel/debug/cvmtune_cq"
-_VIOLATIONS = (
-    *("lost", "duplicates", "out_of_order", "wrong_payload", "errors", "early_flushes", "post_errors"),
-    *("concurrent", "wrong_context", "hung", "stranded"),
-)
 # No message of the kernel is in order when it comes from the feature or names its functions.
 _COMPLAINT = re.compile(
     r"ib_core_cq_poll|ib_cq_|cq_poller|WARNING|BUG|Oops|blocked for more|refusing to freeze"
@@ -276,7 +272,7 @@ def load_line(provider: str, line: str) -> str:
 def books(system: System) -> dict[str, int]:
     """Check the books of the last load; return them."""
     result = name_values(system.read_text(f"{_LOAD}/result"))
-    for name in _VIOLATIONS:
+    for name in VIOLATIONS:
         assert result[name] == 0, (name, result)
     for kind in ("send", "recv"):
         assert result[f"handled_{kind}"] == result[f"posted_{kind}"] > 0, result

@@ -17,9 +17,11 @@ from cq_poll_guest import (
     PATH,
     Background,
     beside,
+    books,
     completions,
     cqs,
     io,
+    load_line,
     poller,
     progress,
     put_load,
@@ -174,12 +176,18 @@ def test_data_survive_whatever_is_switched(guest: System, pytestconfig: pytest.C
     verifying = [*verify_command(mount.path, mb=1), "--time_based", f"--runtime={seconds}"]
     with beside(guest, SWITCHING) as switching:
         fio = Background(guest, shlex.join(verifying))
+        flood = Background(guest, load_line("rxe", f"kind=flood seconds={seconds} depth=8"))
         # One that hangs does not end.
         assert fio.wait(seconds + 240) == 0, fio.output
+        assert flood.wait() == 0, flood.output
         deeds = counted(switching)
-    print(deeds)
+    result = books(guest)
+    print(deeds, result)
     assert sum(deeds.values()) >= seconds
     assert all(deeds.values()), deeds
+    # Both have had their part in it, and have met: else it was no test.
+    assert min(result["handled_by_worker"], result["handled_by_poller"]) > 100
+    assert result["switches"] >= 5
     reset(guest)
     assert completions(guest) > 0
 

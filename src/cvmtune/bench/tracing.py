@@ -22,9 +22,10 @@ def counted(guest: System, events: Sequence[str]) -> Iterator[EventCounts]:
     Each has a tracing instance of its own, as the kernel counts what is written to an instance's buffer, not
     what is written of one event.
     """
-    if not guest.exists(f"{TRACEFS}/events"):
-        guest.run(["mount", "-t", "tracefs", "tracefs", TRACEFS]).check()
     with ExitStack() as stack:
+        if not guest.exists(f"{TRACEFS}/events"):
+            guest.run(["mount", "-t", "tracefs", "tracefs", TRACEFS]).check()
+            stack.callback(lambda: guest.run(["umount", TRACEFS]).check())
         instances = {}
         for event in events:
             instances[event] = f"{TRACEFS}/instances/cvmtune-{event.replace('/', '-')}"

@@ -42,7 +42,9 @@ class Measurement:
 
     def __str__(self) -> str:
         booted = f" booted with {' '.join(self.append)}" if self.append else ""
-        return f"on {self.machine}{booted}: {self.rounds} rounds each of {' and '.join(self.states)}"
+        rounds = "1 round" if self.rounds == 1 else f"{self.rounds} rounds"
+        # Quoted, as names of states have commas in them.
+        return f"on {self.machine}{booted}: {rounds} each of {', '.join(map(repr, self.states))}"
 
 
 def plan(feature: str, machine: str, rounds: int | None) -> tuple[Measurement, list[Measurement]]:
@@ -55,19 +57,23 @@ def plan(feature: str, machine: str, rounds: int | None) -> tuple[Measurement, l
         raise UsageError(f"no machine {machine!r}", next_step=f"machines: {', '.join(MACHINES)}")
     rounds = rounds or EXPERIMENTS[feature].rounds
     baselines = EXPERIMENTS[feature].baselines(machine, rounds)
-    if machine != "vm":
-        baselines.insert(0, Measurement(feature, "vm", ("off",), rounds))
     return Measurement(feature, machine, ("off", "on"), rounds), baselines
+
+
+def _on_vm(feature: str, machine: str, rounds: int) -> list[Measurement]:
+    return [Measurement(feature, "vm", ("off",), rounds)] if machine != "vm" else []
 
 
 def _ipi_baselines(machine: str, rounds: int) -> list[Measurement]:
     # All CPUs poll, as a kernel without the feature can be told to: every IPI still goes by hardware.
-    return [Measurement("ipi", machine, ("nohlt",), rounds, ("nohlt",))]
+    nohlt = Measurement("ipi", machine, ("nohlt",), rounds, ("nohlt",))
+    return [*_on_vm("ipi", machine, rounds), nohlt]
 
 
 def _cq_poll_baselines(machine: str, rounds: int) -> list[Measurement]:
     states = tuple(state for state in cq_poll.SETTINGS if state not in ("off", "on"))
-    return [Measurement("cq-poll", machine, states, max(1, rounds // 2))]
+    few = max(1, rounds // 2)  # a round of it takes long
+    return [*_on_vm("cq-poll", machine, few), Measurement("cq-poll", machine, states, few)]
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ def main(
             for measurement in (judged, *baselines):
                 print(f"{feature}: {measurement}")
         if path_length:
-            print(f"path length: on plain, counted in instructions: {', '.join(_PATH_STATES)}")
+            print(f"path length: on plain, counted in instructions: {', '.join(map(repr, _PATH_STATES))}")
         return 0
     raws, baseline_raws = [], []
     lab = Lab(Cache(), terminal_progress())

@@ -30,7 +30,8 @@ def join(console: socket.socket) -> None:
     stdin, stdout = sys.stdin.fileno(), sys.stdout.fileno()
     before = termios.tcgetattr(stdin)
     console.setblocking(True)
-    tty.setraw(stdin)
+    # What was typed while the machine booted is kept, the key to leave among it.
+    tty.setraw(stdin, termios.TCSADRAIN)
     try:
         while True:
             ready, _, _ = select.select([stdin, console], [], [])
