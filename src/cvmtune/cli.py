@@ -17,7 +17,7 @@ from cvmtune import __version__
 from cvmtune.core.errors import CvmtuneError
 
 _MACHINES = ("plain", "vm", "cvm")
-_FLAVOURS = ("default", "debug", "kcsan", "absent")
+_FLAVOURS = ("default", "debug", "kcsan", "absent", "unpatched")
 _LONGEST = 1e6  # seconds
 _Handler = Callable[[argparse.Namespace], int]
 

@@ -11,14 +11,16 @@ from fake_kernel import BootKernel, FakeKernel
 
 @pytest.fixture
 def boot(tmp_path: Path) -> BootKernel:
-    """Return a function that makes a fresh fake kernel: boot(path, width=4, possible="0-3")."""
+    """Return what makes a fresh fake kernel: boot(path, width=4, possible="0-3", kind=FakeKernel)."""
     count = 0
 
-    def make(path: str, width: int = 4, possible: str | None = None) -> FakeKernel:
+    def make(
+        path: str, width: int = 4, possible: str | None = None, kind: type[FakeKernel] = FakeKernel
+    ) -> FakeKernel:
         nonlocal count
         count += 1
         root = tmp_path / f"kernel{count}"
         root.mkdir()
-        return FakeKernel(root, path, width, f"0-{width - 1}" if possible is None else possible)
+        return kind(root, path, width, f"0-{width - 1}" if possible is None else possible)
 
     return make

@@ -98,7 +98,10 @@ class FakeSystem(ABC, Generic[Value]):
         self._raise_if_due(number, "after")
 
     def exists(self, path: str) -> bool:
-        return self._local.exists(path)
+        number = self._begin(f"exists {path}")
+        found = self._local.exists(path)
+        self._raise_if_due(number, "after")
+        return found
 
     def run(self, argv: Sequence[str], *, timeout: float = 60.0, input: str | None = None) -> Completed:
         raise AssertionError(f"a knob ran a command: {argv}")
@@ -137,7 +140,10 @@ class FakeSystem(ABC, Generic[Value]):
 
 
 class FakeKernel(FakeSystem[set[int]]):
-    """A kernel with a CPU mask. It fails the test on one that it cannot parse: real kernels may hang then."""
+    """A kernel with a mask as wide as its possible CPUs: that of soft IPIs, or a vendor's of WFx traps.
+
+    It fails the test on a mask that it cannot parse: real kernels may hang then.
+    """
 
     def __init__(self, root: Path, path: str, width: int, possible: str) -> None:
         self.width = width
@@ -146,7 +152,7 @@ class FakeKernel(FakeSystem[set[int]]):
 
     @property
     def cpus(self) -> set[int]:
-        """The CPUs whose bit is set."""
+        """The CPUs, or vCPUs, whose bit is set."""
         return self._value
 
     @cpus.setter
@@ -156,16 +162,23 @@ class FakeKernel(FakeSystem[set[int]]):
     def _parse(self, text: str) -> set[int]:
         """As bitmap_parse(), except that an empty text is not let pass as the empty mask."""
         groups = text.split("\n")[0].replace(",", " ").split()
-        if not groups or len(groups) > (self.width + 31) // 32:
-            pytest.fail(f"a kernel would not take {text!r}: {len(groups)} groups")
+        if not groups:
+            self._refuse(errno.EINVAL, f"{text!r} has no group")
+        if len(groups) > (self.width + 31) // 32:
+            self._refuse(errno.EOVERFLOW, f"{text!r} has {len(groups)} groups")
         value = 0
         for group in groups:
-            if len(group) > 8 or set(group) - set("0123456789abcdefABCDEF"):
-                pytest.fail(f"a kernel would not take {text!r}: group {group!r}")
+            if set(group) - set("0123456789abcdefABCDEF"):
+                self._refuse(errno.EINVAL, f"{text!r} has group {group!r}")
+            if len(group) > 8:
+                self._refuse(errno.EOVERFLOW, f"{text!r} has group {group!r}")
             value = (value << 32) + int(group, 16)
         if value >> self.width:
-            pytest.fail(f"a kernel would not take {text!r}: more than {self.width} CPUs")
+            self._refuse(errno.EOVERFLOW, f"{text!r} has more than {self.width} bits")
         return {cpu for cpu in range(self.width) if value >> cpu & 1}
+
+    def _refuse(self, number: int, why: str) -> NoReturn:
+        pytest.fail(f"a kernel would not take this: {why}")
 
     def _print(self, cpus: set[int]) -> str:
         """As "%*pb\\n" with the width of the machine: zero groups and leading zeros included."""
@@ -175,6 +188,30 @@ class FakeKernel(FakeSystem[set[int]]):
             value = sum(1 << cpu - low for cpu in cpus if low <= cpu < low + bits)
             groups.insert(0, f"{value:0{(bits + 3) // 4}x}")
         return ",".join(groups) + "\n"
+
+
+class WfxKernel(FakeKernel):
+    """Mainline with our control of WFx traps: a mask of 512 vCPU ids on a machine of any width.
+
+    It refuses a bad mask.
+    """
+
+    def __init__(self, root: Path, path: str, width: int, possible: str) -> None:
+        super().__init__(root, path, 512, possible)
+        self.guard_file = self._make("/sys/module/kvm/parameters/wfx_guard", "N\n")
+
+    def _parse(self, text: str) -> set[int]:
+        if "\n" in text.removesuffix("\n"):
+            self._refuse(errno.EINVAL, f"{text!r} has more than one line")
+        return super()._parse(text)
+
+    def _refuse(self, number: int, why: str) -> NoReturn:
+        raise os_error(number)
+
+    def _print(self, cpus: set[int]) -> str:
+        """As many groups as the highest id needs, at least one, each of 8 digits."""
+        groups = range(max(cpus, default=0) // 32, -1, -1)
+        return ",".join(f"{sum(1 << cpu % 32 for cpu in cpus if cpu // 32 == n):08x}" for n in groups) + "\n"
 
 
 class CqPollKernel(FakeSystem[int]):

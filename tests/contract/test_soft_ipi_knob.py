@@ -1,23 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The soft IPI knob against a fake kernel of CPUs 0-3, with and without faults; from mask 3 to mask c."""
+"""What the soft IPI knob has beyond the other knobs of masks (test_mask_knobs.py): only possible CPUs."""
 
 from __future__ import annotations
 
-import errno
-from pathlib import Path
-
 import pytest
-from fake_kernel import FAULTS, BootKernel, Crash, FakeKernel, When, os_error
+from fake_kernel import BootKernel, FakeKernel
 
-from cvmtune.core.system import LocalSystem
 from cvmtune.knobs.contract import Knob, KnobError, Plan
 from cvmtune.knobs.soft_ipi import PATH, POSSIBLE, SoftIpi
-
-OLD, NEW, OTHER = {0, 1}, {2, 3}, {1}
-BAD_MASKS = [
-    *["", " ", "\n", "0x", "0xc", ",", "c,", ",c", "1,,c", "g", "-1", "1 2", "3\x00", "2-3", "000000001"],
-    "\N{FULLWIDTH DIGIT THREE}",
-]
 
 
 @pytest.fixture
@@ -28,60 +18,8 @@ def knob() -> Knob:
 @pytest.fixture
 def kernel(boot: BootKernel) -> FakeKernel:
     kernel = boot(PATH)
-    kernel.cpus = OLD
+    kernel.cpus = {0, 1}
     return kernel
-
-
-# read
-
-
-def test_reads_the_mask_in_canonical_form(knob: Knob, boot: BootKernel) -> None:
-    kernel = boot(PATH, width=40)
-    kernel.cpus = {2, 3}  # shown as 00,0000000c
-    state = knob.read(kernel)
-    assert (state.available, state.value, state.problem) == (True, "c", None)
-
-
-def test_absent_file_is_a_state(knob: Knob, kernel: FakeKernel) -> None:
-    kernel.remove()
-    state = knob.read(kernel)
-    assert (state.available, state.value) == (False, None)
-    assert state.problem is not None
-    assert "no soft IPI passthrough" in state.problem
-    assert PATH in state.problem
-
-
-def test_unreadable_file_is_a_state(knob: Knob, kernel: FakeKernel) -> None:
-    kernel.fail(0, os_error(errno.EACCES))
-    state = knob.read(kernel)
-    assert (state.available, state.value) == (False, None)
-    assert state.problem is not None
-    assert "Permission denied" in state.problem
-    assert "run as root" in state.problem
-
-
-@pytest.mark.parametrize("text", ["", "nonsense\n", "Current mask: 3\n", "0x3\n"])
-def test_file_that_shows_no_mask_is_a_state(knob: Knob, kernel: FakeKernel, text: str) -> None:
-    kernel.show(text)
-    state = knob.read(kernel)
-    assert (state.available, state.value) == (False, None)
-    assert state.problem is not None
-    assert "something else than a mask" in state.problem
-
-
-# plan
-
-
-def test_plan_tells_before_and_after_and_writes_nothing(knob: Knob, kernel: FakeKernel) -> None:
-    assert knob.plan(kernel, "0000000C\n") == Plan(PATH, before="3", after="c")
-    assert kernel.written == []
-
-
-@pytest.mark.parametrize("want", BAD_MASKS)
-def test_plan_refuses_what_is_no_mask(knob: Knob, kernel: FakeKernel, want: str) -> None:
-    with pytest.raises(KnobError, match="no hex CPU mask"):
-        knob.plan(kernel, want)
-    assert kernel.written == []
 
 
 @pytest.mark.parametrize(("want", "culprits"), [("10", ": 4 "), ("ff", ": 4-7 "), ("1,00000003", ": 32 ")])
@@ -107,12 +45,6 @@ def test_plan_refuses_to_replace_what_it_could_not_put_back(knob: Knob, boot: Bo
         knob.plan(kernel, "c")
 
 
-def test_plan_needs_the_file(knob: Knob, kernel: FakeKernel) -> None:
-    kernel.remove()
-    with pytest.raises(KnobError, match="no soft IPI passthrough"):
-        knob.plan(kernel, "c")
-
-
 @pytest.mark.parametrize("content", ["nonsense\n", None])
 def test_plan_needs_to_know_the_possible_cpus(knob: Knob, kernel: FakeKernel, content: str | None) -> None:
     if content is None:
@@ -124,218 +56,8 @@ def test_plan_needs_to_know_the_possible_cpus(knob: Knob, kernel: FakeKernel, co
     assert caught.value.where == POSSIBLE
 
 
-# apply, verify, undo without faults
-
-
-@pytest.mark.parametrize("width", [4, 31, 32, 33, 64, 65, 128, 200])
-def test_apply_then_undo(knob: Knob, boot: BootKernel, width: int) -> None:
-    kernel = boot(PATH, width=width)
-    old, new = set(range(0, width, 2)), {0, width - 1}
-    kernel.cpus = old
-    plan = knob.plan(kernel, hex_groups(new))
-    assert not knob.verify(kernel, plan)
-    knob.apply(kernel, plan)
-    assert kernel.cpus == new
-    assert knob.verify(kernel, plan)
-    knob.undo(kernel, plan)
-    assert kernel.cpus == old
-    assert not knob.verify(kernel, plan)
-
-
-def hex_groups(cpus: set[int]) -> str:
-    groups = range(max(cpus) // 32, -1, -1)
-    return ",".join(f"{sum(1 << cpu % 32 for cpu in cpus if cpu // 32 == group):08x}" for group in groups)
-
-
-def test_writes_once_with_a_newline_as_echo_does(knob: Knob, kernel: FakeKernel) -> None:
-    knob.apply(kernel, knob.plan(kernel, "c"))
-    assert kernel.written == ["c\n"]
-
-
-def test_turns_on_from_nothing_and_off_to_nothing(knob: Knob, kernel: FakeKernel) -> None:
-    kernel.cpus = set()
-    on = knob.plan(kernel, "f")
-    assert on.before == "0"
-    knob.apply(kernel, on)
-    knob.apply(kernel, knob.plan(kernel, "0"))
-    assert kernel.cpus == set()
-
-
-def test_apply_and_undo_may_be_repeated(knob: Knob, kernel: FakeKernel) -> None:
-    plan = knob.plan(kernel, "c")
-    knob.apply(kernel, plan)
-    knob.apply(kernel, plan)
-    knob.undo(kernel, plan)
-    knob.undo(kernel, plan)
-    assert kernel.cpus == OLD
-    assert kernel.written == ["c\n", "3\n"]
-
-
-def test_plan_for_the_present_mask_writes_nothing(knob: Knob, kernel: FakeKernel) -> None:
-    plan = knob.plan(kernel, "00000003")
-    knob.apply(kernel, plan)
-    assert knob.verify(kernel, plan)
-    knob.undo(kernel, plan)
-    assert kernel.written == []
-
-
-def test_undo_takes_back_a_later_change_too(knob: Knob, kernel: FakeKernel) -> None:
-    plan = knob.plan(kernel, "c")
-    knob.apply(kernel, plan)
-    kernel.cpus = OTHER
-    knob.undo(kernel, plan)
-    assert kernel.cpus == OLD
-
-
-def test_on_a_plain_tree_of_files(knob: Knob, tmp_path: Path) -> None:
-    for path, text in [(PATH, "3\n"), (POSSIBLE, "0-3\n")]:
-        file = tmp_path / path.lstrip("/")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    system = LocalSystem(tmp_path)
-    plan = knob.plan(system, "c")
-    knob.apply(system, plan)
-    assert system.read_text(PATH) == "c\n"
-    knob.undo(system, plan)
-    assert system.read_text(PATH) == "3\n"
-
-
-# plans that are stale, or not ours
-
-
-def test_apply_refuses_when_the_mask_changed_since_planning(knob: Knob, kernel: FakeKernel) -> None:
-    plan = knob.plan(kernel, "c")
-    kernel.cpus = OTHER
-    with pytest.raises(KnobError, match="the mask is 2, not 3"):
-        knob.apply(kernel, plan)
-    assert kernel.cpus == OTHER
-    assert kernel.written == []
-
-
-def test_file_that_vanished_since_planning(knob: Knob, kernel: FakeKernel) -> None:
-    plan = knob.plan(kernel, "c")
-    kernel.remove()
-    for step in (knob.apply, knob.verify, knob.undo):
-        with pytest.raises(KnobError, match="no soft IPI passthrough"):
-            step(kernel, plan)
-    assert kernel.written == []
-    assert not kernel.exists(PATH)
-
-
-@pytest.mark.parametrize("text", [*BAD_MASKS, "10", "1,00000000"])
-@pytest.mark.parametrize("field", ["before", "after"])
-def test_bad_mask_in_a_saved_plan_is_never_written(
-    knob: Knob, kernel: FakeKernel, field: str, text: str
-) -> None:
-    plan = Plan(PATH, text, "c") if field == "before" else Plan(PATH, "3", text)
-    with pytest.raises(KnobError):
-        knob.apply(kernel, plan)
-    if field == "before":
-        with pytest.raises(KnobError):
-            knob.undo(kernel, plan)
-    assert kernel.cpus == OLD
-    assert kernel.written == []
-
-
-def test_plan_for_another_file_is_refused(knob: Knob, kernel: FakeKernel) -> None:
-    plan = Plan("/sys/kernel/cvm_wfx_trap_config", "3", "c")
-    for step in (knob.apply, knob.verify, knob.undo):
-        with pytest.raises(KnobError, match="cvm_wfx_trap_config"):
-            step(kernel, plan)
-    assert kernel.written == []
-
-
 def test_undo_on_a_machine_that_has_shrunk(knob: Knob, boot: BootKernel) -> None:
     kernel = boot(PATH, width=2)
     with pytest.raises(KnobError, match="cannot have"):
         knob.undo(kernel, Plan(PATH, before="c", after="1"))
     assert kernel.written == []
-
-
-# faults
-
-
-def test_failed_write_leaves_the_old_mask_and_is_not_followed_by_another(
-    knob: Knob, kernel: FakeKernel
-) -> None:
-    plan = knob.plan(kernel, "c")
-    kernel.fail(2, os_error(errno.EPERM))
-    with pytest.raises(KnobError, match=r"cannot write mask c.*the mask is 3 as before") as caught:
-        knob.apply(kernel, plan)
-    assert "run as root" in caught.value.next_step
-    assert kernel.cpus == OLD
-    assert sum(operation.startswith("write") for operation in kernel.operations) == 1
-
-
-def test_write_that_fails_after_it_took_effect_is_taken_back(knob: Knob, kernel: FakeKernel) -> None:
-    plan = knob.plan(kernel, "c")
-    kernel.fail(2, os_error(errno.EIO), "after")
-    with pytest.raises(KnobError, match="as before"):
-        knob.apply(kernel, plan)
-    assert kernel.cpus == OLD
-
-
-def test_mask_that_reads_back_otherwise_is_taken_back(knob: Knob, kernel: FakeKernel) -> None:
-    plan = knob.plan(kernel, "c")
-    kernel.take_instead("2")
-    with pytest.raises(KnobError, match="took mask c but shows 2; the mask is 3 as before"):
-        knob.apply(kernel, plan)
-    assert kernel.cpus == OLD
-
-
-def test_undo_that_reads_back_otherwise_is_an_error(knob: Knob, kernel: FakeKernel) -> None:
-    plan = knob.plan(kernel, "c")
-    knob.apply(kernel, plan)
-    kernel.take_instead("2")
-    with pytest.raises(KnobError, match="took mask 3 but shows 2"):
-        knob.undo(kernel, plan)
-
-
-def test_both_failures_are_told_when_putting_back_fails_too(knob: Knob, kernel: FakeKernel) -> None:
-    plan = knob.plan(kernel, "c")
-    kernel.fail(3, os_error(errno.EIO))
-    kernel.fail(4, os_error(errno.EPERM))
-    with pytest.raises(KnobError, match=r"and putting 3 back failed:.*not permitted") as caught:
-        knob.apply(kernel, plan)
-    assert "undo" in caught.value.next_step
-    assert kernel.cpus == NEW
-    SoftIpi().undo(kernel, plan)
-    assert kernel.cpus == OLD
-
-
-def test_verify_raises_when_it_cannot_tell(knob: Knob, kernel: FakeKernel) -> None:
-    plan = knob.plan(kernel, "c")
-    kernel.fail(0, os_error(errno.EIO))
-    with pytest.raises(KnobError, match="cannot read the mask"):
-        knob.verify(kernel, plan)
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("lasting", [1, 2, 3])
-@pytest.mark.parametrize("method", ["apply", "undo"])
-def test_fault_anywhere_leaves_old_or_new_and_can_be_undone(
-    boot: BootKernel, fault: BaseException, when: When, lasting: int, method: str
-) -> None:
-    """Let each operation of apply() or undo() in turn, and those just after it, fail."""
-    operation = 0
-    while True:
-        kernel = boot(PATH)
-        kernel.cpus = OLD
-        plan = SoftIpi().plan(kernel, "c")
-        if method == "undo":
-            SoftIpi().apply(kernel, plan)
-        for number in range(operation, operation + lasting):
-            kernel.fail(number, fault, when)
-        try:
-            getattr(SoftIpi(), method)(kernel, plan)
-        except (KnobError, Crash):
-            pass
-        else:
-            break  # `operation` lies beyond the method's last one
-        assert kernel.cpus in (OLD, NEW), f"operation {operation}"
-        kernel.faults.clear()
-        SoftIpi().undo(kernel, plan)
-        assert kernel.cpus == OLD, f"operation {operation}"
-        operation += 1
-    assert operation >= 4, "both methods read the possible CPUs and the mask, write, and read back"

@@ -14,8 +14,8 @@ from fake_kernel import CqPollKernel, FakeKernel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune.bench.cq_poll import SETTINGS, Scale, collect, cq_table, name_values
-from cvmtune.bench.guest import Host
+from cvmtune.bench.cq_poll import SETTINGS, Scale, collect, name_values
+from cvmtune.bench.guest import Host, table
 from cvmtune.bench.nfs_rdma import PROVIDERS
 from cvmtune.bench.path_length import collect_events
 from cvmtune.bench.raw import RawRun
@@ -57,20 +57,20 @@ MODULES = ("ib_core_cq_poll", "cvmtune_cq")
 
 
 def test_table_by_the_names_of_its_header() -> None:
-    found = cq_table(CQS)
+    found = table(CQS)
     assert [line["owner"] for line in found] == ["rpcrdma", "ib_mad"]
     assert found[0]["max_batch"] == "3"
     assert found[1].keys() == set(CQS.splitlines()[0].split())
 
 
 def test_table_without_lines() -> None:
-    assert cq_table("device cq owner\n") == []
+    assert table("device cq owner\n") == []
 
 
 @pytest.mark.parametrize("line", ["rxe0 12", "rxe0 12 rpcrdma 1"])
 def test_table_with_another_number_of_columns_is_not_guessed_at(line: str) -> None:
     with pytest.raises(ValueError, match=r"zip\(\)"):
-        cq_table(f"device cq owner\n{line}\n")
+        table(f"device cq owner\n{line}\n")
 
 
 words = st.from_regex(r"[A-Za-z0-9_/-]{1,16}", fullmatch=True)
@@ -81,10 +81,10 @@ words = st.from_regex(r"[A-Za-z0-9_/-]{1,16}", fullmatch=True)
         lambda names: st.tuples(st.just(names), st.lists(st.tuples(*[words] * len(names)), max_size=5))
     )
 )
-def test_table_of_any_columns(table: tuple[list[str], list[tuple[str, ...]]]) -> None:
-    names, lines = table
+def test_table_of_any_columns(content: tuple[list[str], list[tuple[str, ...]]]) -> None:
+    names, lines = content
     text = "".join("  ".join(line) + "\n" for line in (names, *lines))
-    assert cq_table(text) == [dict(zip(names, line, strict=True)) for line in lines]
+    assert table(text) == [dict(zip(names, line, strict=True)) for line in lines]
 
 
 def test_values_by_name() -> None:
@@ -280,7 +280,7 @@ class FakeGuest:
         self.commands.append(argv)
         if len(self.commands) - 1 == self.fails:
             return Completed(tuple(argv), 1, "", "refused", 0.1)
-        if argv == ["pgrep", "ib_cq_poll"]:
+        if argv == ["pgrep", "^ib_cq_poll/"]:
             return Completed(tuple(argv), int(not self.polled), "90\n" if self.polled else "", "", 0.1)
         if "--name=verify" in argv and f"rdma {self.damaged}0" in self.there:
             # fio 3.33, of a block whose header is not that of its place.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -322,6 +323,15 @@ def test_build_prints_the_commands_that_it_would_run(capsys: Capture, cache: Pat
     assert any(str(cache) in word for word in found[0])
     # Nothing, not even an empty directory.
     assert not cache.exists()
+
+
+def test_build_says_which_kernel_has_the_queue(capsys: Capture, cache: Path, no_programs: None) -> None:
+    assert status("lab", "build", "--dry-run", "--flavour", "absent", "--flavour", "unpatched") == 0
+    out = capsys.readouterr().out
+    assert re.findall(r"# kernel, (\w+): .* (after|without) the patch queue", out) == [
+        ("absent", "after"),
+        ("unpatched", "without"),
+    ]
 
 
 def test_default_build_is_the_default_flavour(capsys: Capture) -> None:

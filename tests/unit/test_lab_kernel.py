@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cvmtune.core.errors import UsageError
-from cvmtune.lab import guest_tools, kbuild, kernel, kernel_checks, kernel_source
+from cvmtune.lab import guest_tools, kbuild, kernel, kernel_checks, kernel_source, kvm_selftests
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.errors import BadConfig, BuildFailed, MissingTool
 from cvmtune.lab.kernel import FLAVOURS
@@ -36,7 +36,15 @@ if sys.argv[-1] == "helpers":
     put(pathlib.Path("cvmtune_ipi.ko"), "module")
     put(pathlib.Path(variables["OUT"]) / "pingpong", "helper")
     sys.exit()
+if "OUTPUT" in variables:
+    program = pathlib.Path(variables["OUTPUT"]) / "aarch64/psci_test"
+    put(program, pathlib.Path("init/main.c").read_text())
+    put(program.with_suffix(".o"), "object")
+    program.chmod(0o755)
+    sys.exit()
 out = pathlib.Path(variables["O"])
+if sys.argv[-1] == "headers":
+    sys.exit()
 if sys.argv[-1] == "allnoconfig":
     asked = pathlib.Path(variables["KCONFIG_ALLCONFIG"]).read_text()
     put(out / ".config", "".join(line for line in asked.splitlines(True) if "DROPPED" not in line))
@@ -93,7 +101,7 @@ class Lab:
         monkeypatch.setenv("PATH", str(top / "bin"), prepend=":")
         for module in (kernel, guest_tools):
             monkeypatch.setattr(module, "kernel_directory", lambda: self.kernel)
-        for module in (kernel, guest_tools, kernel_checks, kernel_source):
+        for module in (kernel, guest_tools, kernel_checks, kernel_source, kvm_selftests):
             monkeypatch.setattr(module, "require_tools", lambda toolchain: None)
         monkeypatch.setattr(kernel, "find_source", lambda cache, progress: self.source)
         monkeypatch.setattr(kernel_source, "_TREE_BYTES", 0)
@@ -177,6 +185,24 @@ def test_absent_is_default_without_our_features(lab: Lab) -> None:
     assert absent.image.read_text() == "patched\n", "absent means not compiled in, not unpatched"
 
 
+def test_unpatched_takes_the_queue_away_and_gives_it_back(lab: Lab) -> None:
+    unpatched = lab.build("unpatched")
+    assert unpatched.image.read_text() == "original\n", "in a tree that no patch has touched"
+    patched = lab.build()
+    lab.runs()
+    lab.cache.clean("kernel")
+    assert lab.build("unpatched").image.read_text() == "original\n"
+    assert lab.build() == patched
+    assert patched.image.read_text() == "patched\n"
+    assert lab.runs() == [], "each has kept its output directory"
+
+
+def test_a_change_of_the_queue_is_nothing_to_the_unpatched_kernel(lab: Lab) -> None:
+    before = lab.build("unpatched")
+    change_patch(lab)
+    assert lab.build("unpatched") == before
+
+
 def test_an_option_that_kconfig_drops_is_an_error(lab: Lab) -> None:
     (lab.kernel / "configs/kvm.config").write_text("CONFIG_KVM=y\nCONFIG_DROPPED=y\n")
     with pytest.raises(BadConfig, match=r"CONFIG_DROPPED=y, wanted by kvm\.config, became n"):
@@ -223,6 +249,21 @@ def test_guest_tools_are_rebuilt_without_the_kernel(lab: Lab) -> None:
     (lab.kernel / "selftests/test.c").write_text("changed")
     assert lab.build_tools() != tools
     assert lab.runs() == ["helpers"]
+
+
+def test_kvm_selftests_are_those_of_the_patched_source_and_need_no_kernel(lab: Lab) -> None:
+    lab.build("unpatched")
+    lab.runs()
+    tests = kvm_selftests.build_kvm_selftests(lab.cache, SilentProgress()) / kvm_selftests.KVM_SELFTESTS
+    assert kvm_selftests.programs(tests) == ["aarch64/psci_test"]
+    assert [path.name for path in tests.rglob("*") if path.is_file()] == ["psci_test"]
+    assert (tests / "aarch64/psci_test").read_text() == "patched\n"
+    assert "modules" not in lab.runs()
+    kvm_selftests.build_kvm_selftests(lab.cache, SilentProgress())
+    assert lab.runs() == []
+    change_patch(lab)
+    changed = kvm_selftests.build_kvm_selftests(lab.cache, SilentProgress()) / kvm_selftests.KVM_SELFTESTS
+    assert (changed / "aarch64/psci_test").read_text() == "patched again\n"
 
 
 def test_guest_tools_get_the_tree_of_their_kernel_back(lab: Lab) -> None:

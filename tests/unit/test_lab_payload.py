@@ -27,6 +27,8 @@ def payload(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (tools / "cvmtune_ipi.ko").write_bytes(b"\x7fELF module")
     (tools / "pingpong").write_bytes(b"\x7fELF program")
     (tools / "pingpong").chmod(0o755)
+    (tools / "kvm/aarch64").mkdir(parents=True)
+    (tools / "kvm/aarch64/psci_test").write_bytes(b"\x7fELF selftest")
     if os.geteuid() == 0:
         os.chown(tools / "pingpong", 1234, 1234)
     target = directory / "payload.tar"
@@ -78,6 +80,7 @@ def test_command_can_be_run(payload: Path, members: dict[str, tarfile.TarInfo]) 
 
 def test_holds_the_tools(payload: Path, members: dict[str, tarfile.TarInfo]) -> None:
     assert content(payload, "opt/cvmtune/cvmtune_ipi.ko") == b"\x7fELF module"
+    assert content(payload, "opt/cvmtune/kvm/aarch64/psci_test") == b"\x7fELF selftest"
     assert members["opt/cvmtune/pingpong"].mode & 0o111
 
 

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cvmtune.bench import nfs_rdma
-from cvmtune.bench.cq_poll import VIOLATIONS, cq_table, name_values
+from cvmtune.bench.cq_poll import VIOLATIONS, name_values
+from cvmtune.bench.guest import table
 from cvmtune.bench.nfs_rdma import ADDRESS, PROVIDERS, Mount
 from cvmtune.core.system import System
 from cvmtune.lab.lab import GUEST_TOOLS
@@ -133,7 +134,7 @@ class Cq:
 def cqs(system: System, owner: str | None = None) -> list[Cq]:
     """All workqueue CQs, or those of one owner."""
     found = []
-    for row in cq_table(system.read_text(CQS)):
+    for row in table(system.read_text(CQS)):
         device, name = row.pop("device"), row.pop("owner")
         found.append(Cq(device=device, owner=name, **{key: int(value) for key, value in row.items()}))
     return [cq for cq in found if owner in (None, cq.owner)]

@@ -248,15 +248,10 @@ class _Counters:
 
 def _poller_seconds(guest: System) -> float:
     """Processor time of the polling thread, 0 if there is none."""
-    pids = guest.run(["pgrep", "ib_cq_poll"]).stdout.split()
+    # Its beginning, as a worker's name ends in its last workqueue's, and the module has one.
+    pids = guest.run(["pgrep", "^ib_cq_poll/"]).stdout.split()
     # Its first field is nanoseconds on a CPU (Documentation/scheduler/sched-stats.rst); `stat` has ticks.
     return sum(int(guest.read_text(f"/proc/{pid}/schedstat").split()[0]) for pid in pids) / _NS_PER_S
-
-
-def cq_table(text: str) -> list[dict[str, str]]:
-    """Return the lines of the feature's debugfs file `cqs`, as text by the names in its header."""
-    header, *lines = (line.split() for line in text.splitlines())
-    return [dict(zip(header, line, strict=True)) for line in lines]
 
 
 def name_values(text: str) -> dict[str, int]:

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import System
 
 # Rows of /proc/interrupts with the hardware IPIs that make up a load (arch/arm64/kernel/smp.c); the others
 # stop or inspect a CPU.
 SGI_ROWS = ("IPI0", "IPI1", "IPI4", "IPI5")
 TICKS_PER_S = 100  # USER_HZ, in which /proc counts processor time
-_KVM_EXITS = "/sys/kernel/debug/kvm/exits"
+_KVM = "/sys/kernel/debug/kvm"
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,24 @@ class Host:
 
     def exits(self) -> float:
         """Exits of all vCPUs of all guests so far."""
-        return float(self.system.read_text(_KVM_EXITS))
+        return float(self.system.read_text(f"{_KVM}/exits"))
 
     def vmm_seconds(self) -> float:
         """The processor time that the guest's VMM has used, its vCPUs' included, in seconds."""
         return process_seconds(self.system, self.vmm_pid)
+
+    def vcpu_threads(self) -> dict[int, int]:
+        """The threads of the guest's vCPUs, by the vCPUs' ids; QEMU names them with `debug-threads=on`."""
+        pattern = f"/proc/{self.vmm_pid}/task/*/comm"
+        found = {}
+        # Not checked: other threads end while it looks.
+        for line in self.system.run(["sh", "-c", f"grep -sH . {pattern}"]).stdout.splitlines():
+            path, _, name = line.partition(":")
+            if match := re.fullmatch(r"CPU (\d+)/KVM", name):
+                found[int(match[1])] = int(path.split("/")[4])
+        if not found:
+            raise CvmtuneError("the guest's VMM has no threads with the names of vCPUs", pattern)
+        return dict(sorted(found.items()))
 
 
 def process_seconds(system: System, pid: int) -> float:
@@ -60,3 +75,9 @@ def loaded_module(guest: System, tools: str, name: str) -> Iterator[None]:
         yield
     finally:
         guest.run(["rmmod", name]).check()
+
+
+def table(text: str) -> list[dict[str, str]]:
+    """Return the lines of a file of our debugfs that begins with a header, as text by the header's names."""
+    header, *lines = (line.split() for line in text.splitlines())
+    return [dict(zip(header, line, strict=True)) for line in lines]

@@ -74,7 +74,8 @@ def _build_commands(cache: Cache, flavours: Sequence[str]) -> Iterable[str]:
     yield "# the kernel's source, unless it is installed or cached"
     yield format_command(fetch_command(tree.path / "out.tar"))
     for flavour in flavours:
-        yield f"# kernel, {flavour}: in {tree.path}, after the patch queue of {kernel_directory()}"
+        queue = "after" if FLAVOURS[flavour].patched else "without"
+        yield f"# kernel, {flavour}: in {tree.path}, {queue} the patch queue of {kernel_directory()}"
         for argv in kernel.commands(FLAVOURS[flavour], Toolchain.here(), tree, cache):
             yield format_command(argv)
     for root in rootfs.ROOT_FILE_SYSTEMS.values():

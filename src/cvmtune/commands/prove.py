@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cvmtune import __version__
-from cvmtune.bench import cq_poll, ipi, nfs_rdma
+from cvmtune.bench import cq_poll, ipi, nfs_rdma, wfx
 from cvmtune.bench import path_length as paths
 from cvmtune.bench.guest import Host
 from cvmtune.bench.raw import RawRun, Round
@@ -39,9 +39,11 @@ class Measurement:
     states: tuple[str, ...]
     rounds: int
     append: tuple[str, ...] = ()
+    host_append: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         booted = f" booted with {' '.join(self.append)}" if self.append else ""
+        booted += f" on a host booted with {' '.join(self.host_append)}" if self.host_append else ""
         rounds = "1 round" if self.rounds == 1 else f"{self.rounds} rounds"
         # Quoted, as names of states have commas in them.
         return f"on {self.machine}{booted}: {rounds} each of {', '.join(map(repr, self.states))}"
@@ -55,6 +57,11 @@ def plan(feature: str, machine: str, rounds: int | None) -> tuple[Measurement, l
         )
     if machine not in MACHINES:
         raise UsageError(f"no machine {machine!r}", next_step=f"machines: {', '.join(MACHINES)}")
+    if EXPERIMENTS[feature].on_host and not MACHINES[machine].nested:
+        raise UsageError(
+            f"{feature} is a feature of the host, and {machine} has none",
+            next_step="use another --machine, or leave the feature out",
+        )
     rounds = rounds or EXPERIMENTS[feature].rounds
     baselines = EXPERIMENTS[feature].baselines(machine, rounds)
     return Measurement(feature, machine, ("off", "on"), rounds), baselines
@@ -76,22 +83,33 @@ def _cq_poll_baselines(machine: str, rounds: int) -> list[Measurement]:
     return [*_on_vm("cq-poll", machine, few), Measurement("cq-poll", machine, states, few)]
 
 
+def _wfx_baselines(machine: str, rounds: int) -> list[Measurement]:
+    states = tuple(state for state in wfx.SETTINGS if state not in ("off", "on"))
+    few = max(1, rounds // 2)
+    others = [Measurement("wfx", "vm", ("off", "on"), few)] if machine != "vm" else []
+    policy = Measurement("wfx", machine, (wfx.BOOT_POLICY,), few, host_append=wfx.BOOT_POLICY_APPEND)
+    return [*others, Measurement("wfx", machine, states, few), policy]
+
+
 @dataclass(frozen=True)
 class Experiment:
     """How a feature is measured, and beside what.
 
-    `rounds` is how many there are if nobody says, `passes` how often it goes through all of them.
+    `rounds` is how many there are if nobody says, `passes` how often it goes through all of them, `on_host`
+    whether the feature is the host's, so that there must be one.
     """
 
     collect: Callable[..., RawRun]
     baselines: Callable[[str, int], list[Measurement]]
     rounds: int = 5
     passes: int = 1
+    on_host: bool = False
 
 
 EXPERIMENTS = {
     "ipi": Experiment(ipi.collect, _ipi_baselines),
     "cq-poll": Experiment(cq_poll.collect, _cq_poll_baselines, rounds=3, passes=len(nfs_rdma.PROVIDERS)),
+    "wfx": Experiment(wfx.collect, _wfx_baselines, rounds=3, on_host=True),
 }
 FEATURES = tuple(EXPERIMENTS)
 
@@ -107,7 +125,9 @@ def main(
     dry_run: bool,
 ) -> int:
     """Prove the features, show and write the results; return 0 if every verdict is PASS, else 1."""
-    wanted = features or FEATURES
+    # Of a machine that we do not know plan() will tell.
+    nested = machine not in MACHINES or MACHINES[machine].nested
+    wanted = features or [name for name in FEATURES if nested or not EXPERIMENTS[name].on_host]
     plans = {feature: plan(feature, machine, rounds) for feature in wanted}
     for path in filter(None, (html, json)):
         # Not only after all has been measured.
@@ -147,7 +167,8 @@ def _measure(lab: Lab, wanted: Measurement) -> RawRun:
             step.note(note)
 
         step.note("booting")
-        with lab.boot(wanted.machine, options=BootOptions(append=wanted.append)) as machine:
+        options = BootOptions(append=wanted.append, host_append=wanted.host_append)
+        with lab.boot(wanted.machine, options=options) as machine:
             return experiment.collect(
                 machine.guest,
                 wanted.machine,
@@ -181,7 +202,7 @@ _PATHS = {"ipi": _ipi_path, "cq-poll": _cq_poll_path}
 
 
 def _path_length(lab: Lab, features: Sequence[str]) -> list[RawRun]:
-    rounds: dict[str, list[Round]] = {feature: [] for feature in features}
+    rounds: dict[str, list[Round]] = {feature: [] for feature in features if feature in _PATHS}
     environment: dict[str, object] = {}
     with lab.progress.step("counting instructions on plain", len(_PATH_STATES)) as step:
         for state, (flavour, on) in _PATH_STATES.items():

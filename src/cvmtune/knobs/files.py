@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.system import System
@@ -129,6 +130,31 @@ class FileKnob(ABC):
             # What was permitted when the plan was made need not be so now, or on this boot.
             self._permit(system, value)
             self._store(system, value)
+
+
+class MaskKnob(FileKnob):
+    """A FileKnob that takes and gives a hex mask; values are as CpuMask.to_hex() prints them, "0" is off.
+
+    A vendor's kernel may keep its spinlock for ever after a mask that does not parse. So what is written is
+    always a mask printed by CpuMask, never a text that came from elsewhere, and every _permit() must
+    _confine() it to bits that the kernel has. Kernels pad masks differently, so they are compared as sets.
+    """
+
+    noun = "mask"
+
+    def _canonical(self, text: str) -> str:
+        return CpuMask.from_hex(text).to_hex()
+
+    def _confine(self, values: Sequence[str], allowed: CpuMask, others: str, where: str) -> None:
+        """Raise KnobError if one of the masks has more than `allowed`; it says that those are `others`."""
+        for value in values:
+            excess = CpuMask.from_hex(value) - allowed
+            if excess:
+                raise KnobError(
+                    f"mask {value} names {others}: {excess.to_list()}",
+                    where,
+                    f"name only those of {allowed.to_list()}",
+                )
 
 
 def read_cpus(system: System, path: str) -> CpuMask:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cvmtune.core.command import format_command
@@ -35,7 +35,7 @@ class Flavour:
 
     `fragments` are files of kernel/configs. `output` names kbuild's output directory: flavours that differ
     little share one, so that one is rebuilt from the other. `products` is about how many files a build from
-    nothing makes, `megabytes` the size of its output directory.
+    nothing makes, `megabytes` the size of its output directory. Without `patched` the queue is left out.
 
     What looks for errors is slow and large: `deadline` is how long a boot may take, in seconds, on a busy
     computer and under two layers of emulation, `extra_mb` the memory that its records need.
@@ -49,6 +49,7 @@ class Flavour:
     megabytes: int
     deadline: float = 120.0
     extra_mb: int = 0
+    patched: bool = True
 
 
 _WITHOUT_FEATURES = ("base.config", "kvm.config", "nfs-rdma.config")
@@ -59,6 +60,17 @@ FLAVOURS: Mapping[str, Flavour] = {
     for flavour in (
         Flavour("default", "what is measured", _DEFAULT, "default", 1840, 250),
         Flavour("absent", "the features not compiled in", _WITHOUT_FEATURES, "default", 1840, 250),
+        # An output directory of its own: in the others' each change from or to it would look like one of the
+        # queue, and rebuild them.
+        Flavour(
+            "unpatched",
+            "the kernel as it comes, without the queue",
+            _WITHOUT_FEATURES,
+            "unpatched",
+            1840,
+            250,
+            patched=False,
+        ),
         Flavour(
             "debug",
             "locking, RCU and memory errors",
@@ -119,6 +131,8 @@ def gather_inputs(flavour: Flavour, cache: Cache, progress: Progress) -> KernelI
     source = find_source(cache, progress)
     if not series.fits(source.upstream):
         raise UsageError(f"the queue is for kernels {series.base}, not for {source.version}", str(directory))
+    if not flavour.patched:
+        series = replace(series, patches=())
     options = kconfig.read_fragments(directory / "configs" / name for name in flavour.fragments)
     return KernelInputs(flavour, source, series, options, Toolchain.here())
 

@@ -7,12 +7,12 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from cvmtune.lab import guest_tools, kernel, rootfs
+from cvmtune.lab import guest_tools, kernel, kvm_selftests, rootfs
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.errors import MissingTool
 from cvmtune.lab.kernel import FLAVOURS, BuiltKernel
@@ -22,6 +22,7 @@ from cvmtune.lab.progress import Progress
 
 # Where the payload puts test modules and helpers, and those modules that come with the guest's kernel.
 GUEST_TOOLS = "/opt/cvmtune"
+KVM_SELFTESTS = f"{GUEST_TOOLS}/{kvm_selftests.KVM_SELFTESTS}"
 
 _KEPT_RUNS = 30
 # Programs that build and boot, beside the kernel's own needs (kbuild.require_tools), and their packages.
@@ -47,13 +48,25 @@ class Lab:
         }
         return built, tools, roots
 
+    def kvm_selftests(self) -> Path:
+        """Return the directory of KVM's selftests, for `tools` of boot(); there they are in KVM_SELFTESTS."""
+        return kvm_selftests.build_kvm_selftests(self.cache, self.progress)
+
     @contextmanager
     def boot(
-        self, machine: str, *, flavour: str = "default", options: BootOptions = PLAIN_BOOT
+        self,
+        machine: str,
+        *,
+        flavour: str = "default",
+        options: BootOptions = PLAIN_BOOT,
+        tools: Sequence[Path] = (),
     ) -> Iterator[Machine]:
-        """Boot a machine, after building what it needs; it ends with the `with` block."""
+        """Boot a machine, after building what it needs; it ends with the `with` block.
+
+        What is in the directories `tools` comes into GUEST_TOOLS too, of the guest and of the host.
+        """
         spec = machine_spec(machine, flavour, options)
-        built, tools, roots = self.build(flavour, host=spec.nested)
+        built, own_tools, roots = self.build(flavour, host=spec.nested)
         directory = self._new_run(machine)
         images = Images(
             kernel=built.image,
@@ -62,7 +75,7 @@ class Lab:
             payload=directory / "payload.tar",
         )
         options = replace(options, deadline=max(options.deadline, FLAVOURS[flavour].deadline))
-        with boot(spec, images, (tools, built.modules), directory, options) as running:
+        with boot(spec, images, (own_tools, built.modules, *tools), directory, options) as running:
             yield running
 
     def _new_run(self, machine: str) -> Path:

@@ -29,7 +29,7 @@ def write_payload(target: Path, tools: Sequence[Path], files: Mapping[str, str])
     """Write the tar file: the package, its command, test tools under /opt/cvmtune, and `files` (path:
     content).
 
-    `tools` are directories of kernel modules and helper programs.
+    `tools` are directories of kernel modules and programs, which keep their directories below these.
     """
     with tarfile.open(target, "w") as tar:
         source = Path(cvmtune.__file__).parent

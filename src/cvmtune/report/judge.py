@@ -8,11 +8,15 @@ from typing import TypeVar
 
 from cvmtune.bench.raw import RawRun, Round, Series
 from cvmtune.core.errors import CvmtuneError
-from cvmtune.report import rules_cq_poll, rules_ipi, stats
+from cvmtune.report import rules_cq_poll, rules_ipi, rules_wfx, stats
 from cvmtune.report.schema import Baseline, BaselineMetric, Metric, Result, Results, Verdict
 
 Rule = Callable[[Sequence[Metric]], tuple[Verdict, str]]
-RULES: Mapping[str, Rule] = {"ipi": rules_ipi.verdict, "cq-poll": rules_cq_poll.verdict}
+RULES: Mapping[str, Rule] = {
+    "ipi": rules_ipi.verdict,
+    "cq-poll": rules_cq_poll.verdict,
+    "wfx": rules_wfx.verdict,
+}
 
 HOPELESS_ROUNDS = 1000
 """Nobody runs more rounds than this to settle a metric: then the effect is too small to see."""

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""KVM's own selftests on the hosts: what passes without the queue passes with it. `make stress`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from kvm_selftests_host import LEFT_OUT, PASS, SHORT, regressions, run, table
+from test_stress_soft_ipi import SPLAT
+
+from cvmtune.lab.kvm_selftests import KVM_SELFTESTS, programs
+from cvmtune.lab.lab import Lab
+
+pytestmark = pytest.mark.stress
+
+UNPATCHED = "unpatched"
+PATCHED = "default"
+# So many pass on either machine; fewer would say that the machine, not the queue, is at fault.
+ENOUGH = 20
+
+
+def chosen(selftests: Path, *, short: bool) -> list[str]:
+    """The tests to run, of those that there are."""
+    built = programs(selftests / KVM_SELFTESTS)
+    return [name for name in built if name not in LEFT_OUT and (name in SHORT or not short)]
+
+
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("machine", ["vm", "cvm"])
+def test_what_passes_without_the_queue_passes_with_it(
+    lab: Lab, machine: str, pytestconfig: pytest.Config
+) -> None:
+    selftests = lab.kvm_selftests()
+    short = pytestconfig.getoption("--short")
+    names = chosen(selftests, short=short)
+    outcomes = {}
+    complaints = {}
+    for flavour in (UNPATCHED, PATCHED):
+        with lab.boot(machine, flavour=flavour, tools=[selftests]) as booted:
+            assert booted.host
+            outcomes[flavour] = run(booted.host, names)
+            console = booted.console("host").read_text(errors="replace")
+            complaints[flavour] = [line for line in console.splitlines() if SPLAT.search(line)]
+    before, after = outcomes[UNPATCHED], outcomes[PATCHED]
+    print("", f"Machine {machine}:", "", *table(before, after), "", sep="\n")
+    assert regressions(before, after) == []
+    # What the kernel complains of without the queue is not the queue's fault.
+    assert complaints[PATCHED] == [] or complaints[UNPATCHED] != []
+    passed = [name for name, outcome in after.items() if outcome.result == PASS]
+    assert len(passed) >= (len(SHORT) if short else ENOUGH), "too few to tell anything"
