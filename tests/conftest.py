@@ -4,6 +4,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says more of the computer, which may be busy, than of what is tested.
+settings.register_profile("cvmtune", deadline=None)
+settings.load_profile("cvmtune")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

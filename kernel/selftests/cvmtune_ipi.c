@@ -66,9 +66,13 @@
  *	idle_path  cpu_do_idle() with interrupts off while one is pending, so
  *		   that it returns at once: the way into idle and out of it; dst
  *		   is not used
+ *	exit_path  a hypercall that does next to nothing (SMCCC_VERSION), with
+ *		   interrupts off: in a virtual machine an exit to its host and
+ *		   the entry after it, if they count there too; dst is not used
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/arm-smccc.h>
 #include <linux/completion.h>
 #include <linux/cpu.h>
 #include <linux/cpumask.h>
@@ -436,6 +440,23 @@ static int once_idle_path(struct run *run, u64 *ticks)
 	return 0;
 }
 
+static int once_exit_path(struct run *run, u64 *ticks)
+{
+	u32 random = prandom_u32_state(&run->rnd);
+	unsigned long flags;
+	u64 start, end;
+
+	local_irq_save(flags);
+	shift_phase(random);
+	start = now();
+	arm_smccc_1_1_invoke(ARM_SMCCC_VERSION_FUNC_ID, NULL);
+	end = now();
+	local_irq_restore(flags);
+
+	*ticks = end - start;
+	return 0;
+}
+
 /* What the kinds need that is not exported. Under run_mutex. */
 
 static int prepare_irq_work(void)
@@ -474,6 +495,7 @@ static const struct ipi_kind kinds[] = {
 	  .prepare = prepare_send_path },
 	{ .name = "idle_path", .once = once_idle_path,
 	  .prepare = prepare_idle_path },
+	{ .name = "exit_path", .once = once_exit_path },
 };
 
 /* The run */

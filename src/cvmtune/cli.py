@@ -74,7 +74,10 @@ def _command(
 def _add_prove(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _command(commands, "prove", "run the features' experiments, off and on, and judge them", _prove)
     parser.add_argument(
-        "features", nargs="*", metavar="FEATURE", help="ipi or cq-poll, or both; default: all that exist"
+        "features",
+        nargs="*",
+        metavar="FEATURE",
+        help="of ipi, cq-poll, wfx; default: all that the machine can have",
     )
     parser.add_argument("--machine", choices=_MACHINES, default="cvm")
     parser.add_argument(

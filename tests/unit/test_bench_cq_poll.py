@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.bench.cq_poll import SETTINGS, Scale, collect, name_values
-from cvmtune.bench.guest import Host, table
+from cvmtune.bench.guest import Host
 from cvmtune.bench.nfs_rdma import PROVIDERS
 from cvmtune.bench.path_length import collect_events
 from cvmtune.bench.raw import RawRun
@@ -25,12 +25,6 @@ from cvmtune.knobs import cq_poll as cq_poll_knob
 from cvmtune.knobs import soft_ipi as soft_ipi_knob
 from cvmtune.knobs.contract import KnobError
 
-# Of a guest with both modules and an NFS mount, cut short.
-CQS = """\
-device cq owner polled polls completions empty max_batch ns
-rxe0 12 rpcrdma 1 1200 480 900 3 52000
-rxe0 13 ib_mad 0 0 0 0 0 0
-"""
 # The kernel's, cut short.
 STAT = """\
 cpu  5081 0 3274 2031 0 12 88 0 0 0
@@ -56,35 +50,7 @@ MODULES = ("ib_core_cq_poll", "cvmtune_cq")
 # Parsers
 
 
-def test_table_by_the_names_of_its_header() -> None:
-    found = table(CQS)
-    assert [line["owner"] for line in found] == ["rpcrdma", "ib_mad"]
-    assert found[0]["max_batch"] == "3"
-    assert found[1].keys() == set(CQS.splitlines()[0].split())
-
-
-def test_table_without_lines() -> None:
-    assert table("device cq owner\n") == []
-
-
-@pytest.mark.parametrize("line", ["rxe0 12", "rxe0 12 rpcrdma 1"])
-def test_table_with_another_number_of_columns_is_not_guessed_at(line: str) -> None:
-    with pytest.raises(ValueError, match=r"zip\(\)"):
-        table(f"device cq owner\n{line}\n")
-
-
 words = st.from_regex(r"[A-Za-z0-9_/-]{1,16}", fullmatch=True)
-
-
-@given(
-    st.lists(words, min_size=1, max_size=9, unique=True).flatmap(
-        lambda names: st.tuples(st.just(names), st.lists(st.tuples(*[words] * len(names)), max_size=5))
-    )
-)
-def test_table_of_any_columns(content: tuple[list[str], list[tuple[str, ...]]]) -> None:
-    names, lines = content
-    text = "".join("  ".join(line) + "\n" for line in (names, *lines))
-    assert table(text) == [dict(zip(names, line, strict=True)) for line in lines]
 
 
 def test_values_by_name() -> None:

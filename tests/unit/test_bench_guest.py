@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune.bench.guest import Host, loaded_module, parse_interrupts, process_seconds
+from cvmtune.bench.guest import Host, loaded_module, parse_interrupts, process_seconds, table
 from cvmtune.core.errors import CvmtuneError
-from cvmtune.core.system import Completed
+from cvmtune.core.system import Completed, LocalSystem
 
 # Of a guest with two CPUs; the rows of a real one, cut short.
 INTERRUPTS = """\
@@ -27,6 +31,12 @@ IPI4:         7          0       Timer broadcast interrupts
 IPI5:        12          4       IRQ work interrupts
 SIPI:         0        500       Soft IPIs
 Err:          0
+"""
+# Of a guest with both modules and an NFS mount, cut short.
+CQS = """\
+device cq owner polled polls completions empty max_batch ns
+rxe0 12 rpcrdma 1 1200 480 900 3 52000
+rxe0 13 ib_mad 0 0 0 0 0 0
 """
 
 
@@ -66,8 +76,8 @@ def interrupt_tables(draw: st.DrawFn) -> tuple[str, dict[str, tuple[int, ...]]]:
 
 
 @given(interrupt_tables())
-def test_interrupts_of_any_machine(table: tuple[str, dict[str, tuple[int, ...]]]) -> None:
-    text, rows = table
+def test_interrupts_of_any_machine(content: tuple[str, dict[str, tuple[int, ...]]]) -> None:
+    text, rows = content
     assert parse_interrupts(text) == rows
 
 
@@ -81,7 +91,41 @@ def test_what_is_no_number_is_no_count() -> None:
     assert parse_interrupts("   CPU0\nIPI0:   \N{SUPERSCRIPT TWO}\nIPI1:   -1\n") == {}
 
 
-# Processor time
+# Tables
+
+
+def test_table_by_the_names_of_its_header() -> None:
+    found = table(CQS)
+    assert [line["owner"] for line in found] == ["rpcrdma", "ib_mad"]
+    assert found[0]["max_batch"] == "3"
+    assert found[1].keys() == set(CQS.splitlines()[0].split())
+
+
+def test_table_without_lines() -> None:
+    assert table("device cq owner\n") == []
+
+
+@pytest.mark.parametrize("line", ["rxe0 12", "rxe0 12 rpcrdma 1"])
+def test_table_with_another_number_of_columns_is_not_guessed_at(line: str) -> None:
+    with pytest.raises(ValueError, match=r"zip\(\)"):
+        table(f"device cq owner\n{line}\n")
+
+
+words = st.from_regex(r"[A-Za-z0-9_/-]{1,16}", fullmatch=True)
+
+
+@given(
+    st.lists(words, min_size=1, max_size=9, unique=True).flatmap(
+        lambda names: st.tuples(st.just(names), st.lists(st.tuples(*[words] * len(names)), max_size=5))
+    )
+)
+def test_table_of_any_columns(content: tuple[list[str], list[tuple[str, ...]]]) -> None:
+    names, lines = content
+    text = "".join("  ".join(line) + "\n" for line in (names, *lines))
+    assert table(text) == [dict(zip(names, line, strict=True)) for line in lines]
+
+
+# Processor time and threads
 
 
 class Files:
@@ -126,6 +170,48 @@ def test_host_tells_exits_and_the_time_of_its_vmm() -> None:
     host = Host(Files(**stat("qemu", 10, 20), **{"/sys/kernel/debug/kvm/exits": "123456\n"}), 7)
     assert host.exits() == 123456
     assert host.vmm_seconds() == pytest.approx(0.3)
+
+
+def test_threads_of_vcpus_are_found_by_their_names() -> None:
+    """Those of this process, which stands in for a VMM."""
+    names = [
+        "CPU 10/KVM",
+        "CPU 1/KVM",
+        "worker",
+        "CPU 2/TCG",
+        "xCPU 3/KVM",
+        "CPU 4/KVMx",
+        "a:CPU 5/KVM",
+        "CPU 0/KVM",
+    ]
+    there = threading.Barrier(len(names) + 1)
+
+    def be(name: str) -> int:
+        Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(name)
+        there.wait(60)
+        there.wait(60)
+        return threading.get_native_id()
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        threads = [pool.submit(be, name) for name in names]
+        there.wait(60)
+        found = Host(LocalSystem(), os.getpid()).vcpu_threads()
+        there.wait(60)
+        ids = {name: thread.result() for name, thread in zip(names, threads, strict=True)}
+    assert list(found.items()) == [(vcpu, ids[f"CPU {vcpu}/KVM"]) for vcpu in (0, 1, 10)]
+
+
+def test_process_without_threads_of_vcpus_is_an_error() -> None:
+    with pytest.raises(CvmtuneError, match=rf"no threads with the names of vCPUs .*/{os.getpid()}/task"):
+        Host(LocalSystem(), os.getpid()).vcpu_threads()
+
+
+def test_threads_that_end_meanwhile_do_not_matter() -> None:
+    class Ending(Files):
+        def run(self, argv: Sequence[str], *, timeout: float = 60.0, input: str | None = None) -> Completed:
+            return Completed(tuple(argv), 2, "/proc/7/task/9/comm:CPU 0/KVM\n", "", 0.1)
+
+    assert Host(Ending(), 7).vcpu_threads() == {0: 9}
 
 
 # Modules

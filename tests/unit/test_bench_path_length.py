@@ -7,14 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from fake_kernel import FakeKernel
+from fake_kernel import FakeKernel, WfxKernel
 
-from cvmtune.bench.path_length import collect
+from cvmtune.bench.path_length import collect, collect_exits
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
+from cvmtune.knobs import wfx
 from cvmtune.knobs.soft_ipi import PATH
 
-SAMPLES = {"clock_path": "16\n32\n", "send_path": "160\n176\n", "idle_path": "320\n321\n"}
+SAMPLES = {
+    "clock_path": "16\n32\n",
+    "send_path": "160\n176\n",
+    "idle_path": "320\n321\n",
+    "exit_path": "912\n896\n9000\n912\n",  # an interrupt in one of them
+}
 
 
 class Guest(FakeKernel):
@@ -73,3 +79,21 @@ def test_failure_leaves_the_guest_as_it_was(guest: Guest) -> None:
         collect(guest, "feature on", "3", "/tools")
     assert guest.cpus == set()
     assert guest.modules == ["insmod", "rmmod"]
+
+
+def test_exits_with_an_interrupt_in_them_are_left_out(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "host").mkdir()
+    host = WfxKernel(tmp_path / "host", wfx.PATH, width=2, possible="0-1")
+    (series,) = collect_exits(guest, host, "feature on", "3", "/tools").series
+    assert series.samples == ((912 + 896 + 912) / 3,)
+    assert host.written == ["3\n", "0\n"]
+    assert host.cpus == set()
+    assert guest.modules == ["insmod", "rmmod"]
+
+
+def test_exits_of_a_host_without_the_feature_are_measured_too(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "host").mkdir()
+    host = WfxKernel(tmp_path / "host", wfx.PATH, width=2, possible="0-1")
+    host.remove()
+    assert collect_exits(guest, host, "not compiled in", "0", "/tools").series[0].samples == (2720 / 3,)
+    assert host.written == []

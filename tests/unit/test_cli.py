@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ import pytest
 
 import cvmtune
 from cvmtune import cli
-from cvmtune.bench import cq_poll
+from cvmtune.bench import cq_poll, wfx
 from cvmtune.bench.raw import RawRun, Round, Series
 from cvmtune.commands import lab as lab_commands
 from cvmtune.commands import prove
@@ -72,6 +72,7 @@ def status(*argv: str) -> int:
         "prove storage --dry-run",
         "prove ipi storage --dry-run",
         "prove --machine tdx --dry-run",
+        "prove ipi wfx --machine plain --dry-run",
         "prove --runs 0",
         "prove --runs -1",
         "prove --runs 1.5",
@@ -112,7 +113,8 @@ def test_wrong_usage_is_status_2_and_says_why(
 @pytest.mark.parametrize(
     ("line", "hint"),
     [
-        ("prove storage --dry-run", "features: ipi, cq-poll"),
+        ("prove storage --dry-run", "features: ipi, cq-poll, wfx"),
+        ("prove wfx --machine plain", "use another --machine, or leave the feature out"),
         ("prove --runs 0", "a whole number of at least 1"),
         ("lab boot --machine tdx", "'plain', 'vm', 'cvm'"),
         ("lab run --machine plain --in host -- true", "leave out --in host"),
@@ -209,18 +211,43 @@ def test_prove_says_what_it_would_measure(capsys: Capture, cache: Path, no_progr
         "cq-poll: on vm: 3 rounds each of 'off'",
         "cq-poll: on cvm: 3 rounds each of "
         "'on, sleeping after 1 ms', 'soft IPIs alone', 'on, with soft IPIs'",
+        "wfx: on cvm: 7 rounds each of 'off', 'on'",
+        "wfx: on vm: 3 rounds each of 'off', 'on'",
+        "wfx: on cvm: 3 rounds each of "
+        "'on, guarded', 'soft IPIs and no WFx untrapped', 'on, with soft IPIs', 'two vCPUs on one CPU, off', "
+        "'two vCPUs on one CPU, on', 'two vCPUs on one CPU, on, guarded'",
+        "wfx: on cvm on a host booted with kvm-arm.wfi_trap_policy=notrap kvm-arm.wfe_trap_policy=notrap: "
+        "3 rounds each of 'untrapped by boot parameter'",
     ]
     assert not cache.exists()
 
 
-@pytest.mark.parametrize(("feature", "rounds", "on_vm"), [("ipi", 5, "5 rounds"), ("cq-poll", 3, "1 round")])
-@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize(
+    ("machine", "feature", "rounds", "on_vm"),
+    [
+        (machine, feature, rounds, on_vm)
+        for machine in MACHINES
+        for feature, rounds, on_vm in (
+            ("ipi", 5, "5 rounds each of 'off'"),
+            ("cq-poll", 3, "1 round each of 'off'"),
+            ("wfx", 3, "1 round each of 'off', 'on'"),
+        )
+        if MACHINES[machine].nested or feature != "wfx"
+    ],
+)
 def test_prove_on_each_machine(capsys: Capture, machine: str, feature: str, rounds: int, on_vm: str) -> None:
     assert status("prove", feature, "--dry-run", "--machine", machine) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{feature}: on {machine}: {rounds} rounds each of 'off', 'on'"
-    assert (f"{feature}: on vm: {on_vm} each of 'off'" in lines) == (machine != "vm")
+    assert (f"{feature}: on vm: {on_vm}" in lines) == (machine != "vm")
     assert all(line.startswith(f"{feature}: on ") for line in lines)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_prove_leaves_out_what_a_machine_without_a_host_cannot_have(capsys: Capture, machine: str) -> None:
+    assert status("prove", "--dry-run", "--machine", machine) == 0
+    features = {line.partition(":")[0] for line in capsys.readouterr().out.splitlines()}
+    assert features == set(prove.FEATURES) - (set() if MACHINES[machine].nested else {"wfx"})
 
 
 def test_prove_takes_features_in_any_order(capsys: Capture) -> None:
@@ -230,11 +257,20 @@ def test_prove_takes_features_in_any_order(capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize(("rounds", "others"), [(1, 1), (2, 1), (5, 2), (8, 4)])
-def test_baselines_beside_polling_take_half_the_rounds(rounds: int, others: int) -> None:
-    judged, (vm, more) = prove.plan("cq-poll", "cvm", rounds)
-    assert (judged.rounds, vm.rounds, more.rounds) == (rounds, others, others)
-    assert {"off", "on", *more.states} == cq_poll.SETTINGS.keys()
-    assert {judged.append, vm.append, more.append} == {()}
+@pytest.mark.parametrize(
+    ("feature", "states"),
+    [("cq-poll", cq_poll.SETTINGS.keys()), ("wfx", wfx.SETTINGS.keys() | {wfx.BOOT_POLICY})],
+)
+def test_rounds_that_take_long_are_half_as_many_in_baselines(
+    feature: str, states: Set[str], rounds: int, others: int
+) -> None:
+    judged, baselines = prove.plan(feature, "cvm", rounds)
+    assert judged.rounds == rounds
+    assert {one.rounds for one in baselines} == {others}
+    assert {state for one in (judged, *baselines) for state in one.states} == states
+    # A boot option is that of the state which is named after it, and of no other.
+    assert [one.states for one in baselines if one.host_append] == [(wfx.BOOT_POLICY,)] * (feature == "wfx")
+    assert {one.append for one in (judged, *baselines)} == {()}
 
 
 def test_every_feature_can_be_judged() -> None:
@@ -637,6 +673,11 @@ COUNTED = {
         **{"wakeups_per_write": (4.0, 0.0), "ipis_per_write": (5.0, 5.0)},
         **{"handled_per_posted": (1.0, 1.0), "violations": (0.0, 0.0), "verified": (1.0, 1.0)},
     },
+    "wfx": {
+        **{"wfx_exits_named": (400.0, 0.0), "wfx_exits_other": (400.0, 400.0), "idle_wfx_exits": (50.0, 0.0)},
+        **{"wfx_exits_back": (400.0, 400.0), "wfx_per_timer": (2.0, 0.0)},
+        **{"wfx_per_futex_rtt": (2.0, 0.0), "wfx_per_pipe_rtt": (2.0, 0.0)},
+    },
 }
 
 
@@ -681,6 +722,19 @@ def measured(lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> Measured:
 
 
 SLEEPING_AND_SOFT = ("on, sleeping after 1 ms", "soft IPIs alone", "on, with soft IPIs")
+GUARDED_SOFT_SHARED = tuple(state for state in wfx.SETTINGS if state not in ("off", "on"))
+# How machines are booted for each feature, and how many states of machines stand beside the verdict.
+BOOTED = {
+    "ipi": ([("cvm", PLAIN_BOOT), ("vm", PLAIN_BOOT), ("cvm", BootOptions(append=("nohlt",)))], 2),
+    "cq-poll": ([("cvm", PLAIN_BOOT), ("vm", PLAIN_BOOT), ("cvm", PLAIN_BOOT)], 4),
+    "wfx": (
+        [
+            *[("cvm", PLAIN_BOOT), ("vm", PLAIN_BOOT), ("cvm", PLAIN_BOOT)],
+            ("cvm", BootOptions(host_append=wfx.BOOT_POLICY_APPEND)),
+        ],
+        9,
+    ),
+}
 
 
 @pytest.mark.parametrize(("useless", "expected", "verdict"), [(False, 0, "PASS"), (True, 1, "FAIL")])
@@ -702,11 +756,10 @@ def test_prove_judges_and_writes(
     assert "written: results.json" in out
     found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
     assert [(one.feature, one.machine, one.verdict) for one in found.results] == [(feature, "cvm", verdict)]
-    assert len(found.baselines) == (2 if feature == "ipi" else 4)
+    booted, baselines = BOOTED[feature]
+    assert len(found.baselines) == baselines
     assert status("report", "results.json") == expected
-    append = [options.append for _, _, options in lab.booted]
-    assert [machine for machine, _, _ in lab.booted] == ["cvm", "vm", "cvm"]
-    assert append == [(), (), ("nohlt",) if feature == "ipi" else ()]
+    assert lab.booted == [(machine, "default", options) for machine, options in booted]
     assert lab.running == 0
 
 
@@ -719,6 +772,10 @@ def test_prove_measures_all_features_unless_told_which(measured: Measured) -> No
         ("cq-poll", "cvm", ("off", "on"), 2),
         ("cq-poll", "vm", ("off",), 1),
         ("cq-poll", "cvm", SLEEPING_AND_SOFT, 1),
+        ("wfx", "cvm", ("off", "on"), 2),
+        ("wfx", "vm", ("off", "on"), 1),
+        ("wfx", "cvm", GUARDED_SOFT_SHARED, 1),
+        ("wfx", "cvm", (wfx.BOOT_POLICY,), 1),
     ]
 
 
@@ -752,4 +809,8 @@ def test_prove_knows_how_many_rounds_there_will_be(measured: Measured, lab: Fake
         "cq-poll: measuring on cvm: off, on": 13,
         "cq-poll: measuring on vm: off": 3,
         f"cq-poll: measuring on cvm: {', '.join(SLEEPING_AND_SOFT)}": 7,
+        "wfx: measuring on cvm: off, on": 7,
+        "wfx: measuring on vm: off, on": 3,
+        f"wfx: measuring on cvm: {', '.join(GUARDED_SOFT_SHARED)}": 7,
+        f"wfx: measuring on cvm: {wfx.BOOT_POLICY}": 2,
     }

@@ -16,6 +16,7 @@ from cvmtune.bench.raw import Round, Series
 from cvmtune.core.system import System
 from cvmtune.knobs.cq_poll import CqPoll
 from cvmtune.knobs.soft_ipi import SoftIpi
+from cvmtune.knobs.wfx import Wfx
 
 _MODULE = "cvmtune_ipi"
 _DEBUGFS = f"/sys/kernel/debug/{_MODULE}"
@@ -23,6 +24,7 @@ _SAMPLES = 2000
 _EVENT_SAMPLES = 20
 _EVENTS = 1000  # in one sample
 _GAP_US = 100
+_USUAL = 200  # how much longer than the shortest an exit without an interrupt may be
 _PATHS = {
     "send_path": "Instructions to send a rescheduling IPI to an idle CPU",
     "idle_path": "Instructions of an idle entry and exit with an interrupt already pending",
@@ -63,6 +65,29 @@ def collect_events(guest: System, state: str, *, polled: bool, tools: str) -> Ro
     )
 
 
+def collect_exits(guest: System, host: System, state: str, mask: str, tools: str) -> Round:
+    """Measure an exit and the entry after it, in a guest whose host was booted with `icount`.
+
+    `mask` (hex) names the vCPUs whose WFx is not trapped; a host without the feature takes none.
+    """
+    with ExitStack() as stack:
+        knob = Wfx()
+        if host.exists(knob.path):
+            plan = knob.plan(host, mask)
+            knob.apply(host, plan)
+            stack.callback(knob.undo, host, plan)
+        stack.enter_context(loaded_module(guest, tools, _MODULE))
+        samples = _samples(guest, "exit_path")
+    title = "Instructions of a hypercall of the guest: an exit to its host, and the entry after it"
+    # Only those without an interrupt in them, each of which is some thousand instructions.
+    usual = [sample for sample in samples if sample <= min(samples) + _USUAL]
+    return Round(
+        state,
+        0,
+        (Series("exit_path", title, "instructions", "count", "lower", (sum(usual) / len(usual),)),),
+    )
+
+
 def _measure(guest: System, state: str, mask: str) -> Round:
     knob = SoftIpi()
     plan = knob.plan(guest, mask) if knob.read(guest).available else None
@@ -81,7 +106,11 @@ def _measure(guest: System, state: str, mask: str) -> Round:
 
 
 def _mean(guest: System, kind: str) -> float:
+    samples = _samples(guest, kind)
+    return sum(samples) / len(samples)
+
+
+def _samples(guest: System, kind: str) -> list[int]:
     command = f"echo kind={kind} src=0 dst=1 n={_SAMPLES} gap_us={_GAP_US} >{_DEBUGFS}/run"
     guest.run(["sh", "-c", command], timeout=600).check()
-    samples = [int(line) for line in guest.read_text(f"{_DEBUGFS}/samples").split()]
-    return sum(samples) / len(samples)
+    return [int(line) for line in guest.read_text(f"{_DEBUGFS}/samples").split()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,6 @@ from cvmtune.bench.guest import Host
 from cvmtune.bench.raw import RawRun, Round
 from cvmtune.core import command
 from cvmtune.core.errors import UsageError
-from cvmtune.core.system import System
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
 from cvmtune.lab.machine import BootOptions, Machine
@@ -138,7 +137,9 @@ def main(
             for measurement in (judged, *baselines):
                 print(f"{feature}: {measurement}")
         if path_length:
-            print(f"path length: on plain, counted in instructions: {', '.join(map(repr, _PATH_STATES))}")
+            machines = ", ".join(dict.fromkeys(_PATHS[feature][0] for feature in wanted))
+            states = ", ".join(map(repr, _PATH_STATES))
+            print(f"path length: on {machines}, counted in instructions: {states}")
         return 0
     raws, baseline_raws = [], []
     lab = Lab(Cache(), terminal_progress())
@@ -181,6 +182,8 @@ def _measure(lab: Lab, wanted: Measurement) -> RawRun:
             )
 
 
+# One thread emulates all CPUs then.
+_ICOUNT_DEADLINE = 300.0
 # The state's name, the kernel, and whether the features are on.
 _PATH_STATES = {
     "instructions, feature not compiled in": ("absent", False),
@@ -189,30 +192,47 @@ _PATH_STATES = {
 }
 
 
-def _ipi_path(guest: System, state: str, on: bool) -> Round:
+def _ipi_path(machine: Machine, state: str, on: bool) -> Round:
     # Both CPUs poll where any does: the idle path is measured on one, the other is sent to.
-    return paths.collect(guest, state, "3" if on else "0", GUEST_TOOLS)
+    return paths.collect(machine.guest, state, "3" if on else "0", GUEST_TOOLS)
 
 
-def _cq_poll_path(guest: System, state: str, on: bool) -> Round:
-    return paths.collect_events(guest, state, polled=on, tools=GUEST_TOOLS)
+def _cq_poll_path(machine: Machine, state: str, on: bool) -> Round:
+    return paths.collect_events(machine.guest, state, polled=on, tools=GUEST_TOOLS)
 
 
-_PATHS = {"ipi": _ipi_path, "cq-poll": _cq_poll_path}
+def _wfx_path(machine: Machine, state: str, on: bool) -> Round:
+    assert machine.host
+    return paths.collect_exits(machine.guest, machine.host, state, "3" if on else "0", GUEST_TOOLS)
+
+
+# On which machine instructions are counted, and how.
+_PATHS: Mapping[str, tuple[str, Callable[[Machine, str, bool], Round]]] = {
+    "ipi": ("plain", _ipi_path),
+    "cq-poll": ("plain", _cq_poll_path),
+    "wfx": ("vm", _wfx_path),
+}
 
 
 def _path_length(lab: Lab, features: Sequence[str]) -> list[RawRun]:
-    rounds: dict[str, list[Round]] = {feature: [] for feature in features if feature in _PATHS}
-    environment: dict[str, object] = {}
-    with lab.progress.step("counting instructions on plain", len(_PATH_STATES)) as step:
-        for state, (flavour, on) in _PATH_STATES.items():
-            step.note(state)
-            with lab.boot("plain", flavour=flavour, options=BootOptions(icount=True)) as machine:
-                for feature, found in rounds.items():
-                    found.append(_PATHS[feature](machine.guest, state, on))
-                environment = _environment(machine)
-            step.advance()
-    return [RawRun(feature, "plain", tuple(found), environment) for feature, found in rounds.items()]
+    rounds: dict[str, list[Round]] = {feature: [] for feature in features}
+    environments: dict[str, dict[str, object]] = {}
+    machines = list(dict.fromkeys(_PATHS[feature][0] for feature in features))
+    with lab.progress.step("counting instructions", len(_PATH_STATES) * len(machines)) as step:
+        for name in machines:
+            for state, (flavour, on) in _PATH_STATES.items():
+                step.note(f"{state}, on {name}")
+                options = BootOptions(icount=True, deadline=_ICOUNT_DEADLINE)
+                with lab.boot(name, flavour=flavour, options=options) as machine:
+                    for feature, found in rounds.items():
+                        if _PATHS[feature][0] == name:
+                            found.append(_PATHS[feature][1](machine, state, on))
+                    environments[name] = _environment(machine)
+                step.advance()
+    return [
+        RawRun(feature, _PATHS[feature][0], tuple(found), environments[_PATHS[feature][0]])
+        for feature, found in rounds.items()
+    ]
 
 
 def _host(machine: Machine) -> Host | None:
