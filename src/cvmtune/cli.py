@@ -89,7 +89,9 @@ def _add_prove(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report there")
     parser.add_argument(
-        "--path-length", action="store_true", help="count the instructions of the paths that ipi touches, too"
+        "--path-length",
+        action="store_true",
+        help="count the instructions of the paths that the features touch, too",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be measured")
 

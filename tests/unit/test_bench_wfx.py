@@ -20,7 +20,16 @@ from hypothesis import strategies as st
 from cvmtune.bench import wfx
 from cvmtune.bench.guest import Host
 from cvmtune.bench.raw import RawRun
-from cvmtune.bench.wfx import BOOT_POLICY, GUARD, SETTINGS, Scale, collect, parse_cyclictest
+from cvmtune.bench.wfx import (
+    BOOT_POLICY,
+    GUARD,
+    HALT_POLL,
+    SETTINGS,
+    Scale,
+    collect,
+    collect_paths,
+    parse_cyclictest,
+)
 from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.core.system import Completed, LocalSystem
 from cvmtune.knobs import soft_ipi
@@ -136,17 +145,18 @@ class FakeHost(Recorded, WfxKernel):
     def __init__(self, machine: Machine, root: Path) -> None:
         super().__init__(machine, root, wfx_knob.PATH)
         self.affinity = {thread: "0,1" for thread in THREADS.values()}
+        self.parameters = {GUARD: self.guard_file, HALT_POLL: self._make(HALT_POLL, "500000\n")}
 
     def write_text(self, path: str, text: str) -> None:
-        if path != GUARD:
+        if path not in self.parameters:
             # What was counted until the mask is in force is not the experiment's.
             self.machine.disturb()
             super().write_text(path, text)
             self.machine.named_at = self.machine.uptime
             return
         number = self._begin(f"write {path}")
-        assert text in ("Y\n", "N\n")
-        self.guard_file.write_text(text)
+        assert text in (("Y\n", "N\n") if path == GUARD else ("0\n", "500000\n"))
+        self.parameters[path].write_text(text)
         self._raise_if_due(number, "after")
 
     def files(self) -> dict[str, str]:
@@ -217,6 +227,7 @@ class Machine:
         return {
             "mask": frozenset(self.host.cpus),
             "guard": self.host.guard_file.read_text().strip(),
+            "halt polling": self.host.parameters[HALT_POLL].read_text() != "0\n",
             "soft IPIs": frozenset(self.guest.cpus),
             "CPUs of vCPU 0": self.host.affinity[THREADS[0]],
             "CPUs of vCPU 1": self.host.affinity[THREADS[1]],
@@ -305,6 +316,7 @@ NOBODY, EVERYONE = frozenset[int](), frozenset({0, 1})
 # The mask of vCPUs, the guard, the mask of soft IPIs, whether all are on CPU 0.
 IN_FORCE = {
     "off": (NOBODY, "N", NOBODY, False),
+    "off, no halt polling": (NOBODY, "N", NOBODY, False),
     "on": (EVERYONE, "N", NOBODY, False),
     "on, guarded": (EVERYONE, "Y", NOBODY, False),
     "soft IPIs and no WFx untrapped": (NOBODY, "N", EVERYONE, False),
@@ -340,6 +352,7 @@ def test_states_alternate_in_turned_order(
         assert seen == {
             **{"mask": mask, "guard": guard, "soft IPIs": soft, "timers": True},
             **{"CPUs of vCPU 0": "0", "CPUs of vCPU 1": "0" if shared else "1"},
+            "halt polling": "no halt polling" not in state,
         }, state
 
 
@@ -407,7 +420,7 @@ def test_whatever_fails_all_is_left_as_it_was(tmp_path: Path, fault: BaseExcepti
     whole = fresh(tmp_path / "whole")
     run(whole, ("on, with soft IPIs",))
     before = [changed for _, _, _, changed in whole.trace]
-    assert set.union(*before) == whole.first.keys()
+    assert set.union(*before) == whole.first.keys() - {"halt polling"}
     steps = list(zip(whole.trace, [*before[1:], whole.changed()], strict=True))
     for index, ((of, number, operation, earlier), later) in enumerate(steps):
         if not operation.startswith(("run", "write")):
@@ -587,3 +600,28 @@ def test_neighbour_is_on_the_cpu_of_the_named_vcpu_and_tells_its_share(
     assert argv[-2:] == [cpu, "0.5"]
     argv[-2:] = [str(min(sched_getaffinity(0))), "0.05"]
     assert 0 < float(LocalSystem().run(argv).check().stdout) <= 1.01
+
+
+# Wake-ups in instructions
+
+
+def test_instructions_with_and_without_halt_polling(machine: Machine) -> None:
+    found = collect_paths(
+        machine.guest, Host(machine.host, PID), "on", untrapped=True, tools="/tools", scale=SCALE
+    )
+    names = [f"{what}_path{how}" for how in ("", "_no_halt_poll") for what in ("futex", "pipe", "timer")]
+    assert [(one.name, one.unit) for one in found.series] == [(name, "instructions") for name in names]
+    assert found.series[0].samples == (9000.0, 9500.0)
+    assert len(found.series[2].samples) == 40
+    written = [operation for _, _, operation, _ in machine.trace if operation.startswith("write")]
+    assert written == [f"write {path}" for path in (wfx_knob.PATH, HALT_POLL, HALT_POLL, wfx_knob.PATH)]
+    assert machine.changed() == set()
+
+
+def test_instructions_of_a_host_without_the_feature(machine: Machine) -> None:
+    machine.host.remove()
+    found = collect_paths(
+        machine.guest, Host(machine.host, PID), "off", untrapped=False, tools="/tools", scale=SCALE
+    )
+    assert len(found.series) == 6
+    assert machine.changed() <= {"mask"}

@@ -214,7 +214,8 @@ def test_prove_says_what_it_would_measure(capsys: Capture, cache: Path, no_progr
         "wfx: on cvm: 7 rounds each of 'off', 'on'",
         "wfx: on vm: 3 rounds each of 'off', 'on'",
         "wfx: on cvm: 3 rounds each of "
-        "'on, guarded', 'soft IPIs and no WFx untrapped', 'on, with soft IPIs', 'two vCPUs on one CPU, off', "
+        "'off, no halt polling', 'on, guarded', 'soft IPIs and no WFx untrapped', 'on, with soft IPIs', "
+        "'two vCPUs on one CPU, off', "
         "'two vCPUs on one CPU, on', 'two vCPUs on one CPU, on, guarded'",
         "wfx: on cvm on a host booted with kvm-arm.wfi_trap_policy=notrap kvm-arm.wfe_trap_policy=notrap: "
         "3 rounds each of 'untrapped by boot parameter'",
@@ -676,7 +677,7 @@ COUNTED = {
     "wfx": {
         **{"wfx_exits_named": (400.0, 0.0), "wfx_exits_other": (400.0, 400.0), "idle_wfx_exits": (50.0, 0.0)},
         **{"wfx_exits_back": (400.0, 400.0), "wfx_per_timer": (2.0, 0.0)},
-        **{"wfx_per_futex_rtt": (2.0, 0.0), "wfx_per_pipe_rtt": (2.0, 0.0)},
+        **{"wfx_per_futex_rtt": (2.0, 0.0), "mixed_wfx_exits": (300.0, 0.0), "wfx_per_pipe_rtt": (2.0, 0.0)},
     },
 }
 
@@ -732,7 +733,7 @@ BOOTED = {
             *[("cvm", PLAIN_BOOT), ("vm", PLAIN_BOOT), ("cvm", PLAIN_BOOT)],
             ("cvm", BootOptions(host_append=wfx.BOOT_POLICY_APPEND)),
         ],
-        9,
+        10,
     ),
 }
 
@@ -811,6 +812,6 @@ def test_prove_knows_how_many_rounds_there_will_be(measured: Measured, lab: Fake
         f"cq-poll: measuring on cvm: {', '.join(SLEEPING_AND_SOFT)}": 7,
         "wfx: measuring on cvm: off, on": 7,
         "wfx: measuring on vm: off, on": 3,
-        f"wfx: measuring on cvm: {', '.join(GUARDED_SOFT_SHARED)}": 7,
+        f"wfx: measuring on cvm: {', '.join(GUARDED_SOFT_SHARED)}": 8,
         f"wfx: measuring on cvm: {wfx.BOOT_POLICY}": 2,
     }

@@ -12,7 +12,10 @@ from cvmtune.report import rules_wfx
 from cvmtune.report.judge import judge
 from cvmtune.report.schema import Result
 
-ZERO = ("wfx_exits_named", "idle_wfx_exits", "wfx_per_timer", "wfx_per_futex_rtt", "wfx_per_pipe_rtt")
+ZERO = (
+    *("wfx_exits_named", "idle_wfx_exits", "mixed_wfx_exits"),
+    *("wfx_per_timer", "wfx_per_futex_rtt", "wfx_per_pipe_rtt"),
+)
 KEPT = ("wfx_exits_other", "wfx_exits_back")
 # A round in which all is well, off and on.
 OFF = {

@@ -57,6 +57,7 @@ SHORT = (
     "aarch64/smccc_filter",
     "aarch64/vgic_irq",
     "aarch64/vgic_lpi_stress",
+    "aarch64/wfx_trap",
     "get-reg-list",
     "kvm_binary_stats_test",
     "steal_time",

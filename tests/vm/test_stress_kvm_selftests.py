@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kvm_selftests_host import LEFT_OUT, PASS, SHORT, regressions, run, table
+from kvm_selftests_host import LEFT_OUT, PASS, SHORT, Outcome, regressions, run, table
 from test_stress_soft_ipi import SPLAT
 
 from cvmtune.lab.kvm_selftests import KVM_SELFTESTS, programs
@@ -16,6 +16,8 @@ pytestmark = pytest.mark.stress
 
 UNPATCHED = "unpatched"
 PATCHED = "default"
+# What the queue adds.
+OURS = "aarch64/wfx_trap"
 # So many pass on either machine; fewer would say that the machine, not the queue, is at fault.
 ENOUGH = 20
 
@@ -34,18 +36,22 @@ def test_what_passes_without_the_queue_passes_with_it(
     selftests = lab.kvm_selftests()
     short = pytestconfig.getoption("--short")
     names = chosen(selftests, short=short)
-    outcomes = {}
+    outcomes: dict[str, dict[str, Outcome]] = {}
     complaints = {}
-    for flavour in (UNPATCHED, PATCHED):
+    # The short ones are known to pass without the queue (docs/kvm-selftests.md): that kernel, which nothing
+    # else needs, is not built for them.
+    for flavour in (PATCHED,) if short else (UNPATCHED, PATCHED):
         with lab.boot(machine, flavour=flavour, tools=[selftests]) as booted:
             assert booted.host
             outcomes[flavour] = run(booted.host, names)
             console = booted.console("host").read_text(errors="replace")
             complaints[flavour] = [line for line in console.splitlines() if SPLAT.search(line)]
-    before, after = outcomes[UNPATCHED], outcomes[PATCHED]
+    after = outcomes[PATCHED]
+    before = outcomes.get(UNPATCHED, {})
     print("", f"Machine {machine}:", "", *table(before, after), "", sep="\n")
-    assert regressions(before, after) == []
+    assert regressions(before or dict.fromkeys(names, Outcome(PASS, 0.0)), after) == []
+    assert after[OURS].result == PASS, after[OURS]
     # What the kernel complains of without the queue is not the queue's fault.
-    assert complaints[PATCHED] == [] or complaints[UNPATCHED] != []
+    assert complaints[PATCHED] == [] or complaints.get(UNPATCHED)
     passed = [name for name, outcome in after.items() if outcome.result == PASS]
     assert len(passed) >= (len(SHORT) if short else ENOUGH), "too few to tell anything"

@@ -24,6 +24,8 @@ from cvmtune.knobs.soft_ipi import SoftIpi
 from cvmtune.knobs.wfx import Wfx
 
 GUARD = "/sys/module/kvm/parameters/wfx_guard"
+# How long KVM polls before it lets a vCPU's thread sleep (Documentation/virt/kvm/halt-polling.rst), ns.
+HALT_POLL = "/sys/module/kvm/parameters/halt_poll_ns"
 _NS_PER_S = 1e9
 
 
@@ -32,6 +34,7 @@ class Setting:
     """What is on in a state of the experiment, and whether all vCPUs share one physical CPU."""
 
     untrapped: bool = False
+    halt_polling: bool = True
     guarded: bool = False
     soft_ipi: bool = False
     shared: bool = False
@@ -40,6 +43,7 @@ class Setting:
 SETTINGS: Mapping[str, Setting] = {
     "off": Setting(),
     "on": Setting(untrapped=True),
+    "off, no halt polling": Setting(halt_polling=False),
     "on, guarded": Setting(untrapped=True, guarded=True),
     "soft IPIs and no WFx untrapped": Setting(soft_ipi=True),
     "on, with soft IPIs": Setting(untrapped=True, soft_ipi=True),
@@ -101,6 +105,18 @@ def collect(
     return RawRun("wfx", machine, tuple(collected), environment)
 
 
+def collect_paths(
+    guest: System, host: Host, state: str, *, untrapped: bool, tools: str, scale: Scale = DEFAULT_SCALE
+) -> Round:
+    """Count the instructions of wake-ups, in a guest whose host was booted with `icount`.
+
+    A time is a number of instructions there, of all the machine's CPUs together, and a halted CPU has none:
+    one that waits in WFI is woken at once, as one of hardware nearly is.
+    """
+    bench = _Bench(guest, host.system, tools, scale, host.vmm_pid, host.vcpu_threads())
+    return Round(state, 0, tuple(bench.paths(untrapped=untrapped)))
+
+
 @contextmanager
 def _applied(knob: Knob, system: System, value: str) -> Iterator[None]:
     plan = knob.plan(system, value)
@@ -113,13 +129,14 @@ def _applied(knob: Knob, system: System, value: str) -> Iterator[None]:
 
 
 @contextmanager
-def _guard(system: System, on: bool) -> Iterator[None]:
-    before = system.read_text(GUARD)
+def _written(system: System, path: str, text: str) -> Iterator[None]:
+    """Have this in a file of sysfs that is no knob of ours."""
+    before = system.read_text(path)
     try:
-        system.write_text(GUARD, "Y\n" if on else "N\n")
+        system.write_text(path, text)
         yield
     finally:
-        system.write_text(GUARD, before)
+        system.write_text(path, before)
 
 
 def _affinity(system: System, thread: int) -> str:
@@ -188,7 +205,9 @@ class _Bench:
             if setting.soft_ipi or self.guest.exists(SoftIpi.path):
                 everyone = CpuMask.from_list(self.guest.read_text("/sys/devices/system/cpu/online")).to_hex()
                 stack.enter_context(_applied(SoftIpi(), self.guest, everyone if setting.soft_ipi else "0"))
-            stack.enter_context(_guard(self.host, setting.guarded))
+            stack.enter_context(_written(self.host, GUARD, "Y\n" if setting.guarded else "N\n"))
+            if not setting.halt_polling:
+                stack.enter_context(_written(self.host, HALT_POLL, "0\n"))
             yield
 
     @contextmanager
@@ -298,15 +317,39 @@ class _Bench:
             ("futex", "Round trip of two threads on two CPUs that wake each other by futex"),
             ("pipe", "The same by pipe, as perf bench sched pipe does it"),
         ):
-            cpus = (str(self.scale.other), str(self.scale.named))
-            argv = [f"{self.tools}/pingpong", method, *cpus, str(self.scale.round_trips)]
             before = self._read()
-            samples = tuple(float(line) for line in self.guest.run(argv, timeout=300).check().stdout.split())
+            samples = self._pingpong(method)
             grown = _Growth(before, self._read())
             yield Series(f"{method}_rtt", title, "ns", "time", "lower", samples)
             title = f"WFI and WFE exits per round trip by {method}"
             trips = self.scale.round_trips
             yield _count(f"wfx_per_{method}_rtt", title, grown.wfx_exits(), trips, "per round trip")
+
+    def _pingpong(self, method: str) -> tuple[float, ...]:
+        cpus = (str(self.scale.other), str(self.scale.named))
+        argv = [f"{self.tools}/pingpong", method, *cpus, str(self.scale.round_trips)]
+        return tuple(float(line) for line in self.guest.run(argv, timeout=300).check().stdout.split())
+
+    def paths(self, *, untrapped: bool) -> Iterator[Series]:
+        """Wake-ups in instructions, with and without KVM's halt polling, for a machine with `icount`."""
+        with ExitStack() as stack:
+            stack.enter_context(self._pinned(shared=False))
+            # A kernel without the feature is measured, too.
+            if self.host.exists(Wfx.path):
+                everyone = CpuMask(frozenset(self.threads)).to_hex()
+                stack.enter_context(_applied(Wfx(), self.host, everyone if untrapped else "0"))
+            yield from self._wakes("", "")
+            stack.enter_context(_written(self.host, HALT_POLL, "0\n"))
+            yield from self._wakes("_no_halt_poll", ", without halt polling")
+
+    def _wakes(self, suffix: str, conditions: str) -> Iterator[Series]:
+        for name, what, samples in (
+            ("futex_path", "a round trip of two threads on two CPUs by futex", self._pingpong("futex")),
+            ("pipe_path", "the same by pipe", self._pingpong("pipe")),
+            ("timer_path", "a timer's wake-up of an idle CPU, until its thread runs", self._cyclictest()),
+        ):
+            title = f"Instructions of {what}{conditions}"
+            yield Series(f"{name}{suffix}", title, "instructions", "count", "lower", samples)
 
     def _mixed(self) -> Iterator[Series]:
         """Timers, messages between many threads, and computing, at once."""

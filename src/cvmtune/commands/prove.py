@@ -202,15 +202,18 @@ def _cq_poll_path(machine: Machine, state: str, on: bool) -> Round:
 
 
 def _wfx_path(machine: Machine, state: str, on: bool) -> Round:
-    assert machine.host
-    return paths.collect_exits(machine.guest, machine.host, state, "3" if on else "0", GUEST_TOOLS)
+    host = _host(machine)
+    assert host
+    exits = paths.collect_exits(machine.guest, host.system, state, "3" if on else "0", GUEST_TOOLS)
+    wakes = wfx.collect_paths(machine.guest, host, state, untrapped=on, tools=GUEST_TOOLS)
+    return Round(state, 0, (*exits.series, *wakes.series))
 
 
 # On which machine instructions are counted, and how.
 _PATHS: Mapping[str, tuple[str, Callable[[Machine, str, bool], Round]]] = {
     "ipi": ("plain", _ipi_path),
     "cq-poll": ("plain", _cq_poll_path),
-    "wfx": ("vm", _wfx_path),
+    "wfx": ("cvm", _wfx_path),
 }
 
 

@@ -15,7 +15,10 @@ UNCHANGED = 2.0
 """Within this factor an exit rate counts as unchanged: what a vCPU does in a second depends on how often the
 computer lets it run. A vCPU that is wrongly untrapped has a rate of 0."""
 
-_ZERO = ("wfx_exits_named", "idle_wfx_exits", "wfx_per_timer", "wfx_per_futex_rtt", "wfx_per_pipe_rtt")
+_ZERO = (
+    *("wfx_exits_named", "idle_wfx_exits", "mixed_wfx_exits"),
+    *("wfx_per_timer", "wfx_per_futex_rtt", "wfx_per_pipe_rtt"),
+)
 _KEPT = {
     "wfx_exits_other": "of a vCPU that is not named",
     "wfx_exits_back": "of a vCPU that is no longer named",
