@@ -282,6 +282,15 @@ def interrupt_when(condition: Callable[[], bool]) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Interrupts are taken, also where the tests run in a shell's background, which ignores them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupted_boot_ends_the_machine(fake_boot: Boot, run: Path) -> None:
     log = run / "qemu.log"
     interrupt_when(lambda: log.exists() and "process" in log.read_text())
@@ -290,6 +299,7 @@ def test_interrupted_boot_ends_the_machine(fake_boot: Boot, run: Path) -> None:
     assert_ended(run)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_interrupted_command_is_waited_for_by_the_next_request(
     fake_boot: Boot, run: Path, tmp_path: Path
 ) -> None:
