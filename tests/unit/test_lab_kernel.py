@@ -433,6 +433,26 @@ def test_what_is_checked(checked: Lab) -> None:
     ]
 
 
+def test_what_has_passed_is_checked_again_only_after_a_change(checked: Lab) -> None:
+    first = run_checks(checked.cache, SilentProgress(), quick=False)
+    built = (checked.top / "built").read_text()
+    assert run_checks(checked.cache, SilentProgress(), quick=False) == first
+    assert (checked.top / "built").read_text() == built
+    patch = checked.kernel / "patches" / "0002-add.patch"
+    patch.write_text(f"Another message\n\n{patch.read_text()}")
+    assert run_checks(checked.cache, SilentProgress(), quick=False) == first
+    assert (checked.top / "built").read_text() != built
+
+
+def test_what_has_not_passed_is_checked_again(checked: Lab) -> None:
+    (checked.top / "status").write_text("2")
+    assert problems(checked) != {}
+    (checked.top / "status").write_text("0")
+    assert problems(checked) == {}
+    (checked.top / "status").write_text("2")
+    assert problems(checked) == {}  # it has passed, and nothing that it depends on has changed
+
+
 def test_each_state_of_the_queue_is_built(checked: Lab) -> None:
     assert problems(checked, quick=False) == {}
     first, second = (checked.top / "built").read_text().splitlines()

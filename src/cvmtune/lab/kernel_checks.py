@@ -8,10 +8,12 @@ warning that is ours, from the compiler (W=1) or from sparse. New files: kernel-
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,6 +40,10 @@ _FAILURE = re.compile(r"error: |\*\*\*")
 # C files there are not built into the kernel.
 _NOT_KERNEL = ("Documentation/", "samples/", "scripts/", "tools/")
 
+# In the cache, what has passed.
+_KIND = "kernel-checks"
+_PASSED = "passed.json"
+
 # What is checked, on what, and what finds the problems.
 _Job = tuple[str, str, Callable[[], list[str]]]
 
@@ -58,13 +64,18 @@ class CheckResult:
 def run_checks(cache: Cache, progress: Progress, *, quick: bool) -> list[CheckResult]:
     """Run all checks and return their results, of those that failed too.
 
-    `quick` builds the whole queue only, not each of its states. Raises what kernel.build() does, but a build
-    that fails is a result.
+    `quick` builds the whole queue only, not each of its states. What has passed in whole is not checked again
+    until something that it depends on changes. Raises what kernel.build() does, but a build that fails is a
+    result.
     """
     inputs = gather_inputs(FLAVOURS["default"], cache, progress)
     require_tools(inputs.toolchain)
     if shutil.which("sparse") is None:
         raise MissingTool({"sparse": "sparse"})
+    material = {**_key_material(inputs), "quick": str(quick)}
+    if (passed := cache.find(_KIND, material)) is not None:
+        names = json.loads((passed / _PASSED).read_text())
+        return [CheckResult(check, subject, ()) for check, subject in names]
     with cache.lock(SourceTree.LOCK):
         checker = _Checker(inputs, cache, progress)
         jobs = checker.jobs(quick)
@@ -75,7 +86,24 @@ def run_checks(cache: Cache, progress: Progress, *, quick: bool) -> list[CheckRe
                 results.append(CheckResult(check, subject, tuple(examine())))
                 step.advance()
         checker.finish()
+    if all(result.ok for result in results):
+        text = json.dumps([(result.check, result.subject) for result in results])
+
+        def fill(directory: Path) -> None:
+            (directory / _PASSED).write_text(text)
+
+        cache.get_or_fill(_KIND, material, fill)
     return results
+
+
+def _key_material(inputs: KernelInputs) -> Mapping[str, str]:
+    """All that decides what the checks find: the checks themselves are part of it."""
+    files = [*selftest_sources(), Path(__file__)]
+    return {
+        **inputs.key_material(),
+        **{f"file {path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
+        "sparse": run(["sparse", "--version"]).check().stdout,
+    }
 
 
 class _Checker:
