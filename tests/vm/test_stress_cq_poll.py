@@ -218,10 +218,14 @@ def test_connections_may_end_at_any_time(guest: System, pytestconfig: pytest.Con
     write_some(mount)
 
 
-def write_some(mount: Mount) -> None:
+def try_to_write(mount: Mount) -> bool:
     # Not by fio: it takes seconds to start on a debug kernel.
     blocks = ["if=/dev/zero", f"of={mount.path}/some", "bs=4k", "count=20", "oflag=direct"]
-    mount.guest.run(["dd", *blocks]).check()
+    return mount.guest.run(["dd", *blocks]).status == 0
+
+
+def write_some(mount: Mount) -> None:
+    assert try_to_write(mount)
 
 
 def remount(mount: Mount) -> None:
@@ -251,11 +255,15 @@ def lose_server(mount: Mount) -> None:
 
 
 def lose_device(mount: Mount) -> None:
-    """Pull the card with I/O on its way, and put it back."""
-    with io(mount):
+    """Pull the card with I/O on its way, and put it back.
+
+    A write may fail where the client finds the device half gone when it connects anew. It did in 5 of
+    55 times with polling never switched on.
+    """
+    with io(mount, may_fail="[Errno 22] Invalid argument"):
         nfs_rdma.delete_link(mount.guest, mount.provider)
         nfs_rdma.add_link(mount.guest, mount.provider)
-        progress(mount)
+        wait_until(lambda: try_to_write(mount), "a write after the device has come back")
 
 
 def force_unmount(mount: Mount) -> None:
