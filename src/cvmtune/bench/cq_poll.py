@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from cvmtune.bench import nfs_rdma
-from cvmtune.bench.guest import SGI_ROWS, Host, loaded_module, parse_interrupts
+from cvmtune.bench.guest import SGI_ROWS, Host, applied, loaded_module, parse_interrupts
 from cvmtune.bench.nfs_rdma import Load, Mount, Written
 from cvmtune.bench.raw import Better, RawRun, Round, Series
 from cvmtune.bench.tracing import counted
@@ -126,9 +126,7 @@ def _set(guest: System, setting: Setting, cpu: int) -> Iterator[None]:
         wanted.append((CqPoll(), str(cpu)))
     with ExitStack() as stack:
         for knob, value in wanted:
-            plan = knob.plan(guest, value)
-            knob.apply(guest, plan)
-            stack.callback(knob.undo, guest, plan)
+            stack.enter_context(applied(knob, guest, value))
         yield
 
 

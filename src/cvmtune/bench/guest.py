@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import System
+from cvmtune.knobs.contract import Knob
 
 # Rows of /proc/interrupts with the hardware IPIs that make up a load (arch/arm64/kernel/smp.c); the others
 # stop or inspect a CPU.
@@ -65,6 +66,18 @@ def parse_interrupts(text: str) -> dict[str, tuple[int, ...]]:
         if len(counts) == cpus and all(count.isdecimal() for count in counts):
             rows[name.strip()] = tuple(int(count) for count in counts)
     return rows
+
+
+@contextmanager
+def applied(knob: Knob, system: System, value: str) -> Iterator[None]:
+    """Have this value of a knob for the `with` block."""
+    plan = knob.plan(system, value)
+    try:
+        # Within: a Ctrl-C that comes while it is asked for does not keep it from happening.
+        knob.apply(system, plan)
+        yield
+    finally:
+        knob.undo(system, plan)
 
 
 @contextmanager

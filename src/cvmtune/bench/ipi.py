@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from cvmtune.bench.guest import SGI_ROWS, TICKS_PER_S, Host, loaded_module, parse_interrupts
+from cvmtune.bench.guest import SGI_ROWS, TICKS_PER_S, Host, applied, loaded_module, parse_interrupts
 from cvmtune.bench.raw import RawRun, Round, Series
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.errors import CvmtuneError
@@ -71,12 +71,8 @@ def collect(
         for index in range(rounds):
             for state in states if index % 2 == 0 else reversed(states):
                 advance(f"{machine}, {state}, round {index + 1} of {rounds}")
-                plan = knob.plan(guest, everyone if state == "on" else "0")
-                knob.apply(guest, plan)
-                try:
+                with applied(knob, guest, everyone if state == "on" else "0"):
                     series = tuple(_round(guest, host, tools, scale))
-                finally:
-                    knob.undo(guest, plan)
                 collected.append(Round(state, index, series))
     return RawRun("ipi", machine, tuple(collected), environment)
 

@@ -8,10 +8,10 @@ single samples are that coarse, means over many are not.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 from cvmtune.bench import cq_poll, nfs_rdma
-from cvmtune.bench.guest import loaded_module
+from cvmtune.bench.guest import applied, loaded_module
 from cvmtune.bench.raw import Round, Series
 from cvmtune.core.system import System
 from cvmtune.knobs.cq_poll import CqPoll
@@ -50,10 +50,7 @@ def collect_events(guest: System, state: str, *, polled: bool, tools: str) -> Ro
             stack.enter_context(loaded_module(guest, tools, cq_poll.FEATURE))
             guest.write_text(cq_poll.OWNERS, f"{cq_poll.BOOKS}\n")
         if polled:
-            knob = CqPoll()
-            plan = knob.plan(guest, "1")
-            knob.apply(guest, plan)
-            stack.callback(knob.undo, guest, plan)
+            stack.enter_context(applied(CqPoll(), guest, "1"))
         stack.enter_context(loaded_module(guest, tools, cq_poll.BOOKS))
         provider = nfs_rdma.PROVIDERS[0]
         with nfs_rdma.network(guest), nfs_rdma.link(guest, provider):
@@ -71,11 +68,8 @@ def collect_exits(guest: System, host: System, state: str, mask: str, tools: str
     `mask` (hex) names the vCPUs whose WFx is not trapped; a host without the feature takes none.
     """
     with ExitStack() as stack:
-        knob = Wfx()
-        if host.exists(knob.path):
-            plan = knob.plan(host, mask)
-            knob.apply(host, plan)
-            stack.callback(knob.undo, host, plan)
+        if host.exists(Wfx.path):
+            stack.enter_context(applied(Wfx(), host, mask))
         stack.enter_context(loaded_module(guest, tools, _MODULE))
         samples = _samples(guest, "exit_path")
     title = "Instructions of a hypercall of the guest: an exit to its host, and the entry after it"
@@ -89,19 +83,12 @@ def collect_exits(guest: System, host: System, state: str, mask: str, tools: str
 
 
 def _measure(guest: System, state: str, mask: str) -> Round:
-    knob = SoftIpi()
-    plan = knob.plan(guest, mask) if knob.read(guest).available else None
-    if plan:
-        knob.apply(guest, plan)
-    try:
+    with applied(SoftIpi(), guest, mask) if SoftIpi().read(guest).available else nullcontext():
         clock = _mean(guest, "clock_path")
         series = tuple(
             Series(name, title, "instructions", "count", "lower", (round(_mean(guest, name) - clock, 1),))
             for name, title in _PATHS.items()
         )
-    finally:
-        if plan:
-            knob.undo(guest, plan)
     return Round(state, 0, series)
 
 

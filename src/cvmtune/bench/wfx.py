@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from cvmtune.bench.guest import Host, table
+from cvmtune.bench.guest import Host, applied, table
 from cvmtune.bench.raw import Better, RawRun, Round, Series
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.core.system import System
-from cvmtune.knobs.contract import Knob
 from cvmtune.knobs.soft_ipi import SoftIpi
 from cvmtune.knobs.wfx import Wfx
 
@@ -118,17 +117,6 @@ def collect_paths(
 
 
 @contextmanager
-def _applied(knob: Knob, system: System, value: str) -> Iterator[None]:
-    plan = knob.plan(system, value)
-    try:
-        # Within: a Ctrl-C that comes while it is asked for does not keep it from happening.
-        knob.apply(system, plan)
-        yield
-    finally:
-        knob.undo(system, plan)
-
-
-@contextmanager
 def _written(system: System, path: str, text: str) -> Iterator[None]:
     """Have this in a file of sysfs that is no knob of ours."""
     before = system.read_text(path)
@@ -204,7 +192,7 @@ class _Bench:
             # Off as well: the guest may have come with a mask. A kernel without the feature has none.
             if setting.soft_ipi or self.guest.exists(SoftIpi.path):
                 everyone = CpuMask.from_list(self.guest.read_text("/sys/devices/system/cpu/online")).to_hex()
-                stack.enter_context(_applied(SoftIpi(), self.guest, everyone if setting.soft_ipi else "0"))
+                stack.enter_context(applied(SoftIpi(), self.guest, everyone if setting.soft_ipi else "0"))
             stack.enter_context(_written(self.host, GUARD, "Y\n" if setting.guarded else "N\n"))
             if not setting.halt_polling:
                 stack.enter_context(_written(self.host, HALT_POLL, "0\n"))
@@ -223,7 +211,7 @@ class _Bench:
         one = CpuMask(frozenset({self.scale.named})).to_hex()
         everyone = CpuMask(frozenset(self.threads)).to_hex()
         yield from self._one_named(one if setting.untrapped else "0")
-        with _applied(Wfx(), self.host, everyone if setting.untrapped else "0"):
+        with applied(Wfx(), self.host, everyone if setting.untrapped else "0"):
             yield from self._idle()
             yield from self._timers()
             yield from self._round_trips()
@@ -257,7 +245,7 @@ class _Bench:
         """One vCPU named while both wake by timers: what it changes, from when on, and for whom."""
         named, other = self.scale.named, self.scale.other
         with self._timers_everywhere():
-            with _applied(Wfx(), self.host, mask):
+            with applied(Wfx(), self.host, mask):
                 # From the end of the write on: its effect must not take a while.
                 during = self._watch()
             after = self._watch()
@@ -337,7 +325,7 @@ class _Bench:
             # A kernel without the feature is measured, too.
             if self.host.exists(Wfx.path):
                 everyone = CpuMask(frozenset(self.threads)).to_hex()
-                stack.enter_context(_applied(Wfx(), self.host, everyone if untrapped else "0"))
+                stack.enter_context(applied(Wfx(), self.host, everyone if untrapped else "0"))
             yield from self._wakes("", "")
             stack.enter_context(_written(self.host, HALT_POLL, "0\n"))
             yield from self._wakes("_no_halt_poll", ", without halt polling")
