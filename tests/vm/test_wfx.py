@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
-from wfx_host import CONTROL, GUARD, NONE, Site
+from wfx_host import CONTROL, GUARD, NONE, Site, wait_until
 
 from cvmtune.lab.lab import Lab
 from cvmtune.lab.machine import BootOptions
@@ -67,27 +68,34 @@ def test_entries_are_counted(busy: Site) -> None:
     assert grown[0]["guarded"] == grown[1]["guarded"] == 0
 
 
-def test_sleeping_vcpu_goes_to_its_guest_at_once(site: Site) -> None:
-    # A vCPU of an idle guest sleeps for long: what it does now is because of the write.
-    before = site.statistics()
-    site.host.write_text(CONTROL, "3\n")
-    after = site.statistics()
-    assert all(after[vcpu]["untrapped"] > before[vcpu]["untrapped"] for vcpu in (0, 1))
-    # The other way it leaves its guest, and sleeps when that waits next.
-    site.host.write_text(CONTROL, "0\n")
-    time.sleep(0.2)
-    again = site.statistics()
-    assert all(again[vcpu]["wfi_exits"] > after[vcpu]["wfi_exits"] for vcpu in (0, 1))
+def all_trapped(site: Site, since: dict[int, dict[str, int]]) -> bool:
+    now = site.statistics()
+    return all(now[vcpu]["wfi_exits"] > since[vcpu]["wfi_exits"] for vcpu in (0, 1))
 
 
-def test_write_that_changes_nothing_disturbs_nobody(site: Site) -> None:
+def test_sleeping_vcpus_go_to_their_guest_at_once(site: Site) -> None:
+    # A vCPU of an idle guest sleeps for long: what it does now is because of the write. A busy computer may
+    # let it do so too late, now and then.
+    seen = 0
+    for _ in range(5):
+        before = site.statistics()
+        site.host.write_text(CONTROL, "3\n")
+        after = site.statistics()
+        seen += all(after[vcpu]["untrapped"] > before[vcpu]["untrapped"] for vcpu in (0, 1))
+        site.host.write_text(CONTROL, "0\n")
+        # The other way it leaves its guest, and sleeps when that waits next.
+        wait_until(partial(all_trapped, site, after), "both vCPUs to be trapped again")
+    assert seen >= 2
+
+
+def test_writes_that_change_nothing_disturb_nobody(site: Site) -> None:
     site.host.write_text(CONTROL, "4\n")
     before = site.statistics()
-    for mask in ("0", "8", "4"):
-        site.host.write_text(CONTROL, f"{mask}\n")
+    script = f"for n in $(seq 100); do echo 8 >{CONTROL}; echo 4 >{CONTROL}; done"
+    site.host.run(["sh", "-c", script]).check()
     after = site.statistics()
-    # Those of the guest's own timers may come in between.
-    assert all(after[vcpu]["entries"] - before[vcpu]["entries"] <= 3 for vcpu in (0, 1))
+    # Each would be an exit more. The guest's own timers may come in between.
+    assert all(after[vcpu]["entries"] - before[vcpu]["entries"] < 100 for vcpu in (0, 1))
 
 
 # Of one VM
@@ -202,8 +210,11 @@ def test_guard_traps_while_others_want_the_cpu(site: Site) -> None:
     # Alone again it waits in its guest.
     time.sleep(0.5)
     with site.timers():
-        assert site.grown(WATCH_S, "wfi_exits")[1] < MANY
-        assert site.grown(WATCH_S, "untrapped")[1] > MANY
+        before = site.statistics()[1]
+        time.sleep(WATCH_S)
+        after = site.statistics()[1]
+        # Now and then something else of the host runs there, and it is trapped.
+        assert after["untrapped"] - before["untrapped"] > MANY + after["wfi_exits"] - before["wfi_exits"]
 
 
 def test_guard_is_a_boolean(site: Site) -> None:
