@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
-from wfx_host import CONTROL, GUARD, NONE, Site, wait_until
+from cq_poll_guest import wait_until
+from wfx_host import CONTROL, GUARD, NONE, Site
 
 from cvmtune.lab.lab import Lab
 from cvmtune.lab.machine import BootOptions

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cvmtune.bench.guest import Host, table
@@ -41,11 +41,6 @@ class Site:
         after = self.statistics()
         return [after[vcpu][name] - before[vcpu][name] for vcpu in sorted(after)]
 
-    def wait_for(self, name: str, vcpu: int = 0, seconds: float = 30.0) -> None:
-        """Wait until a count of a vCPU grows."""
-        before = self.statistics()[vcpu][name]
-        wait_until(lambda: self.statistics()[vcpu][name] > before, f"more {name} of vCPU {vcpu}", seconds)
-
     def pin(self, *cpus: str) -> None:
         """Have vCPU n on the physical CPUs cpus[n]."""
         for thread, where in zip(self.threads.values(), cpus, strict=True):
@@ -68,10 +63,3 @@ class Site:
             yield
         finally:
             self.guest.run(["kill", pid]).check()
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds:g} s for: {what}"
-        time.sleep(0.02)

@@ -90,6 +90,16 @@ def loaded_module(guest: System, tools: str, name: str) -> Iterator[None]:
         guest.run(["rmmod", name]).check()
 
 
+def hackbench(guest: System, loops: int) -> float:
+    """Run hackbench with one group, many threads that pass messages; return the time it tells, in seconds."""
+    argv = ["hackbench", "--groups", "1", "--loops", str(loops)]
+    lines = guest.run(argv, timeout=300).check().stdout.splitlines()
+    times = [float(line.split()[1]) for line in lines if line.startswith("Time:")]
+    if len(times) != 1:
+        raise CvmtuneError("hackbench printed no time", " ".join(argv))
+    return times[0]
+
+
 def table(text: str) -> list[dict[str, str]]:
     """Return the lines of a file of our debugfs that begins with a header, as text by the header's names."""
     header, *lines = (line.split() for line in text.splitlines())

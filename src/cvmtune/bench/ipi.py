@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from cvmtune.bench.guest import SGI_ROWS, TICKS_PER_S, Host, applied, loaded_module, parse_interrupts
+from cvmtune.bench.guest import (
+    SGI_ROWS,
+    TICKS_PER_S,
+    Host,
+    applied,
+    hackbench,
+    loaded_module,
+    parse_interrupts,
+)
 from cvmtune.bench.raw import RawRun, Round, Series
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.errors import CvmtuneError
@@ -138,13 +146,8 @@ def _programs(guest: System, tools: str, scale: Scale) -> Iterator[Series]:
     yield Series(
         "wakeup_rtt", "Round trip of two threads that wake each other by futex", "ns", "time", "lower", rtt
     )
-    argv = ["hackbench", "--groups", "1", "--loops", str(scale.hackbench_loops)]
-    lines = guest.run(argv, timeout=300).check().stdout.splitlines()
-    times = [float(line.split()[1]) for line in lines if line.startswith("Time:")]
-    if len(times) != 1:
-        raise CvmtuneError("hackbench printed no time", " ".join(argv))
     title = "hackbench, one group: many threads that pass messages"
-    yield Series("hackbench", title, "s", "time", "lower", (times[0],))
+    yield Series("hackbench", title, "s", "time", "lower", (hackbench(guest, scale.hackbench_loops),))
 
 
 @dataclass(frozen=True)

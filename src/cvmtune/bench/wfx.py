@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from cvmtune.bench.guest import Host, applied, table
+from cvmtune.bench.guest import Host, applied, hackbench, table
 from cvmtune.bench.raw import Better, RawRun, Round, Series
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.errors import CvmtuneError, UsageError
@@ -341,15 +341,11 @@ class _Bench:
 
     def _mixed(self) -> Iterator[Series]:
         """Timers, messages between many threads, and computing, at once."""
-        argv = ["hackbench", "--groups", "1", "--loops", str(self.scale.hackbench_loops)]
         with self._timers_everywhere():
             before = self._read()
-            lines = self.guest.run(argv, timeout=300).check().stdout.splitlines()
+            seconds = hackbench(self.guest, self.scale.hackbench_loops)
             grown = _Growth(before, self._read())
-        times = [float(line.split()[1]) for line in lines if line.startswith("Time:")]
-        if len(times) != 1:
-            raise CvmtuneError("hackbench printed no time", shlex.join(argv))
-        yield Series("mixed_time", "hackbench beside timers on all CPUs", "s", "time", "lower", (times[0],))
+        yield Series("mixed_time", "hackbench beside timers on all CPUs", "s", "time", "lower", (seconds,))
         yield _per_s("mixed_wfx_exits", "WFI and WFE exits under that load", grown.wfx_exits(), grown)
 
     def _neighbour(self) -> Iterator[Series]:
