@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Check the SPIN model of a confidential VM's timer interrupt, and that it can tell broken masking from it.
+
+The model's own header says what its properties and mutants mean.
+"""
+
+from pathlib import Path
+
+import pytest
+from spin import (
+    CYCLE,
+    MODELS,
+    Property,
+    assert_complete,
+    assert_violated,
+    errors,
+    invariant,
+    liveness,
+    mutants,
+    needs_spin,
+    search_whole,
+    unreached,
+)
+
+MODEL = MODELS / "vtimer.pml"
+
+MIN_STATES = 1_200
+"""Below the some 1,500 states of every full search. Fewer mean that some process got stuck."""
+
+NO_LOST = liveness("no_lost")
+ONCE = invariant("once")
+UNTOUCHED = invariant("untouched")
+RETRACTED = invariant("retracted")
+WAKES = liveness("wakes")
+PROPERTIES = (NO_LOST, ONCE, UNTOUCHED, RETRACTED, WAKES)
+
+LET_THROUGH = r"assertion violated .*masked.*known"
+CHANGED = r"assertion violated .*ctl==wrote"
+LISTED = r"assertion violated .*handed.*lr&1.*wrote"
+
+VIOLATIONS = [
+    ("NEVER_MASK", ONCE, LET_THROUGH),
+    ("NEVER_MASK", NO_LOST, CYCLE),  # the guest never gets to its first instruction
+    ("NO_UNMASK", WAKES, CYCLE),
+    ("NO_UNMASK", NO_LOST, CYCLE),
+    ("MASK_ON_OUTPUT_ALONE", NO_LOST, CYCLE),
+    ("NO_LISTED", ONCE, LET_THROUGH),
+    ("NO_TOLD", ONCE, LET_THROUGH),
+    ("TOLD_WITHOUT_HOST", NO_LOST, CYCLE),
+    ("STATE_REPLACED", NO_LOST, CYCLE),
+    ("NO_EOI_EXIT", NO_LOST, CYCLE),
+    ("HOST_LEAVES_OUT", NO_LOST, CYCLE),
+    ("MASK_BY_IMASK", UNTOUCHED, CHANGED),
+    ("MASK_BY_IMASK", RETRACTED, LISTED),
+    ("HOST_READS_MASK", NO_LOST, CYCLE),
+]
+"""A mutant, a property that it must violate, and how the verifier puts that."""
+
+UNREACHED = {(process, "-end-") for process in ("guest", "counter", "line", "hyp")}
+"""(process, statement) that no search reaches: no process ever ends."""
+
+pytestmark = needs_spin
+
+
+@pytest.fixture(scope="module", params=PROPERTIES, ids=lambda prop: prop.name)
+def full_search(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Property, str]:
+    """A property and the report of its search in the unchanged model."""
+    prop: Property = request.param
+    return prop, search_whole(MODEL, prop, tmp_path_factory.getbasetemp())
+
+
+def test_property_holds(full_search: tuple[Property, str]) -> None:
+    _, report = full_search
+    assert errors(report) == 0, report
+
+
+def test_search_is_complete(full_search: tuple[Property, str]) -> None:
+    prop, report = full_search
+    assert_complete(report, prop, MIN_STATES)
+
+
+def test_every_statement_is_reached(full_search: tuple[Property, str]) -> None:
+    _, report = full_search
+    assert report.count("unreached in proctype") == 4, report
+    assert set(unreached(report)) == UNREACHED
+
+
+@pytest.mark.parametrize(
+    ("mutant", "prop", "expected"),
+    [pytest.param(*row, id=f"{row[0]}-{row[1].name}") for row in VIOLATIONS],
+)
+def test_mutant_is_caught(mutant: str, prop: Property, expected: str, tmp_path: Path) -> None:
+    assert_violated(MODEL, mutant, prop, expected, tmp_path)
+
+
+def test_every_mutant_of_the_model_is_tried() -> None:
+    assert mutants(MODEL) == {mutant for mutant, _, _ in VIOLATIONS}
