@@ -77,7 +77,7 @@ def _add_prove(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "features",
         nargs="*",
         metavar="FEATURE",
-        help="of ipi, cq-poll, wfx; default: all that the machine can have",
+        help="of ipi, vtimer, cq-poll, wfx; default: all that the machine can have",
     )
     parser.add_argument("--machine", choices=_MACHINES, default="cvm")
     parser.add_argument(

@@ -10,10 +10,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from fake_machine import CYCLICTEST_HEADER
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune.bench.guest import Host, loaded_module, parse_interrupts, process_seconds, table
+from cvmtune.bench.guest import (
+    Host,
+    affinity,
+    cyclictest,
+    loaded_module,
+    named_interrupts,
+    parse_cyclictest,
+    parse_interrupts,
+    pingpong,
+    process_seconds,
+    table,
+    written,
+)
+from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed, LocalSystem
 
@@ -91,6 +105,21 @@ def test_what_is_no_number_is_no_count() -> None:
     assert parse_interrupts("   CPU0\nIPI0:   \N{SUPERSCRIPT TWO}\nIPI1:   -1\n") == {}
 
 
+def test_interrupt_by_the_name_at_the_end_of_its_line() -> None:
+    assert named_interrupts(INTERRUPTS, "arch_timer") == (2514, 1893)
+    assert named_interrupts(INTERRUPTS, "Soft IPIs") == (0, 500)
+    assert named_interrupts("    CPU0\n 11:   7  GICv3 27 Level  kvm guest vtimer\n", "kvm guest vtimer") == (
+        7,
+    )
+
+
+@pytest.mark.parametrize(("name", "lines"), [("virtio1", 0), ("pl011", 0), ("interrupts", 5)])
+def test_interrupt_without_a_line_of_its_own_is_an_error(name: str, lines: int) -> None:
+    """uart-pl011 is no pl011."""
+    with pytest.raises(CvmtuneError, match=f"has {lines} lines for '{name}', not 1"):
+        named_interrupts(INTERRUPTS, name)
+
+
 # Tables
 
 
@@ -129,18 +158,29 @@ def test_table_of_any_columns(content: tuple[list[str], list[tuple[str, ...]]]) 
 
 
 class Files:
-    """A system that consists of files, and of modules that come and go. `fails` is a command that fails."""
+    """A system that consists of files, and of modules that come and go.
 
-    def __init__(self, fails: str = "", **files: str) -> None:
+    `fails` is a command that fails, `says` what commands print, `refuses` a text that leaves a file changed
+    and is an error nevertheless.
+    """
+
+    def __init__(self, fails: str = "", says: str = "", **files: str) -> None:
         self.files = files
         self.commands: list[str] = []
+        self.writes: list[str] = []
+        self.says = says
+        self.refuses = ""
         self._fails = fails
 
     def read_text(self, path: str) -> str:
         return self.files[path]
 
     def write_text(self, path: str, text: str) -> None:
-        raise AssertionError(f"wrote {path}")
+        assert path in self.files
+        self.files[path] = text
+        self.writes.append(text)
+        if text == self.refuses:
+            raise OSError(22, "Invalid argument", path)
 
     def exists(self, path: str) -> bool:
         return path in self.files
@@ -148,7 +188,7 @@ class Files:
     def run(self, argv: Sequence[str], *, timeout: float = 60.0, input: str | None = None) -> Completed:
         self.commands.append(" ".join(argv))
         failed = argv[0] == self._fails
-        return Completed(tuple(argv), int(failed), "", "refused" if failed else "", 0.1)
+        return Completed(tuple(argv), int(failed), self.says, "refused" if failed else "", 0.1)
 
 
 def stat(name: str, user: int, system: int) -> dict[str, str]:
@@ -241,3 +281,164 @@ def test_module_that_cannot_be_loaded_is_not_unloaded() -> None:
 def test_module_that_stays_is_an_error() -> None:
     with pytest.raises(CvmtuneError, match="rmmod one ended"), loaded_module(Files("rmmod"), "/tools", "one"):
         pass
+
+
+# The folder of a VM, and where its vCPUs are
+
+
+def test_folder_of_the_vm_is_that_of_its_vmm() -> None:
+    system = Files(says="/sys/kernel/debug/kvm/7-13\n")
+    assert Host(system, 7).vm_folder() == "/sys/kernel/debug/kvm/7-13"
+    assert system.commands == ["sh -c ls -d /sys/kernel/debug/kvm/7-*"]
+
+
+@pytest.mark.parametrize("says", ["", "/sys/kernel/debug/kvm/7-13\n/sys/kernel/debug/kvm/7-14\n"])
+def test_no_folder_or_several_is_an_error(says: str) -> None:
+    with pytest.raises(CvmtuneError, match=rf"has {len(says.split())} such folders, not 1.*/kvm/7-\*"):
+        Host(Files(says=says), 7).vm_folder()
+
+
+def test_folder_on_this_computer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("cvmtune.bench.guest._KVM", str(tmp_path))
+    (tmp_path / "17-13").mkdir()
+    (tmp_path / "7-13").mkdir()
+    assert Host(LocalSystem(), 7).vm_folder() == str(tmp_path / "7-13")
+    with pytest.raises(CvmtuneError, match="has 0 such folders"):
+        Host(LocalSystem(), 1).vm_folder()
+
+
+class Pinned(Files):
+    """A host of threads 9 and 8 of vCPUs 0 and 1, and where these may run. `fails_at` is a thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cpus = {"9": "0-1", "8": "0,2"}
+        self.fails_at = ""
+
+    def run(self, argv: Sequence[str], *, timeout: float = 60.0, input: str | None = None) -> Completed:
+        status, says = 0, ""
+        match list(argv):
+            case ["sh", "-c", _]:
+                says = "/proc/7/task/8/comm:CPU 1/KVM\n/proc/7/task/9/comm:CPU 0/KVM\n"
+            case ["taskset", "-cp", thread]:
+                says = f"pid {thread}'s current affinity list: {self.cpus[thread]}\n"
+            case ["taskset", "-cp", cpus, thread]:
+                self.commands.append(f"{thread} on {cpus}")
+                status = int(thread == self.fails_at)
+                self.cpus[thread] = self.cpus[thread] if status else cpus
+            case _:
+                pytest.fail(f"no such command: {argv}")
+        return Completed(tuple(argv), status, says, "", 0.1)
+
+
+@pytest.mark.parametrize(("shared", "cpus"), [(False, ["0", "1"]), (True, ["0", "0"])])
+def test_vcpus_are_pinned_for_the_block(shared: bool, cpus: list[str]) -> None:
+    host = Pinned()
+    with Host(host, 7).pinned(shared=shared):
+        assert [host.cpus["9"], host.cpus["8"]] == cpus
+    assert host.cpus == {"9": "0-1", "8": "0,2"}
+
+
+def test_failing_block_leaves_the_vcpus_where_they_were() -> None:
+    host = Pinned()
+    with pytest.raises(KeyboardInterrupt), Host(host, 7).pinned():
+        raise KeyboardInterrupt
+    assert host.cpus == {"9": "0-1", "8": "0,2"}
+
+
+@pytest.mark.parametrize("thread", ["9", "8"])
+def test_vcpu_that_cannot_be_pinned_leaves_the_others_where_they_were(thread: str) -> None:
+    host = Pinned()
+    host.fails_at = thread
+    with pytest.raises(CvmtuneError, match=f"taskset -cp .* {thread}"), Host(host, 7).pinned():
+        raise AssertionError("pinned in spite of it")
+    assert host.cpus == {"9": "0-1", "8": "0,2"}
+    assert any(command.startswith(thread) for command in host.commands)
+
+
+def test_cpus_of_a_thread_of_this_computer() -> None:
+    assert CpuMask.from_list(affinity(LocalSystem(), os.getpid())).cpus == os.sched_getaffinity(0)
+
+
+def test_cpus_of_a_process_that_is_gone_are_an_error() -> None:
+    with pytest.raises(CvmtuneError, match="taskset"):
+        affinity(LocalSystem(), 2**30)
+
+
+# Files that are no knobs
+
+
+def test_file_has_its_text_for_the_block() -> None:
+    system = Files(**{"/a": "masked\n"})
+    with written(system, "/a", "hw\n"):
+        assert system.files == {"/a": "hw\n"}
+    assert system.writes == ["hw\n", "masked\n"]
+
+
+def test_file_is_as_it_was_whatever_fails() -> None:
+    system = Files(**{"/a": "masked\n"})
+    with pytest.raises(KeyboardInterrupt), written(system, "/a", "hw\n"):
+        raise KeyboardInterrupt
+    assert system.files == {"/a": "masked\n"}
+    system.refuses = "hw\n"
+    with pytest.raises(OSError, match="Invalid argument"), written(system, "/a", "hw\n"):
+        raise AssertionError("written in spite of it")
+    assert system.files == {"/a": "masked\n"}
+
+
+def test_file_that_is_not_there_is_not_written() -> None:
+    system = Files()
+    with pytest.raises(KeyError), written(system, "/a", "hw\n"):
+        raise AssertionError("written in spite of it")
+    assert system.writes == []
+
+
+# Programs
+
+
+def test_cyclictests_values_among_other_lines() -> None:
+    text = "       0:       1:   82310\n       0:       2:      -5\n0:3:9:1\n  0:   3: 91004  \nT: 0: 7\n"
+    assert parse_cyclictest(f"{CYCLICTEST_HEADER}{text}") == (82310.0, 91004.0)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 2**40)] * 3)))
+def test_any_values_of_cyclictest(rows: list[tuple[int, int, int]]) -> None:
+    text = "".join(f"{thread:8}:{number:8}:{value:8}\n" for thread, number, value in rows)
+    assert parse_cyclictest(f"{CYCLICTEST_HEADER}{text}") == tuple(float(value) for _, _, value in rows)
+
+
+@given(st.text())
+def test_any_text_of_cyclictest(text: str) -> None:
+    assert all(value >= 0 for value in parse_cyclictest(text))
+
+
+def test_cyclictest_is_asked_for_one_thread_on_one_cpu() -> None:
+    guest = Files(says=CYCLICTEST_HEADER + "0:0:81000\n0:1:79000\n")
+    assert cyclictest(guest, 3, 500, 2) == (81000.0, 79000.0)
+    (command,) = guest.commands
+    assert command.split()[0] == "cyclictest"
+    assert set(command.split()[1:]) == {
+        *("--threads=1", "--affinity=3", "--nsecs", "--verbose", "--interval=500", "--loops=2")
+    }
+
+
+@pytest.mark.parametrize("says", ["", CYCLICTEST_HEADER, "0:0:81000\n"])
+def test_cyclictest_that_tells_too_little_is_an_error(says: str) -> None:
+    with pytest.raises(CvmtuneError, match=r"of 2 wake-ups it tells [01].*cyclictest .*--loops=2"):
+        cyclictest(Files(says=says), 1, 500, 2)
+
+
+def test_cyclictest_that_fails_is_an_error() -> None:
+    with pytest.raises(CvmtuneError, match="refused"):
+        cyclictest(Files(fails="cyclictest", says="0:0:1\n0:1:2\n"), 1, 500, 2)
+
+
+def test_round_trips_between_two_cpus() -> None:
+    guest = Files(says="9000\n9500\n")
+    assert pingpong(guest, "/tools", "futex", (0, 1), 2) == (9000.0, 9500.0)
+    assert guest.commands == ["/tools/pingpong futex 0 1 2"]
+
+
+def test_round_trips_that_fail_are_an_error() -> None:
+    with pytest.raises(CvmtuneError, match="refused"):
+        pingpong(Files(fails="/tools/pingpong"), "/tools", "pipe", (0, 1), 2)

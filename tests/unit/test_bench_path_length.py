@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fake_kernel import FakeKernel, WfxKernel
 
-from cvmtune.bench.path_length import collect, collect_exits
+from cvmtune.bench.path_length import collect, collect_exits, hypercalls
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
 from cvmtune.knobs import wfx
@@ -21,6 +21,7 @@ SAMPLES = {
     "idle_path": "320\n321\n",
     "exit_path": "912\n896\n9000\n912\n",  # an interrupt in one of them
 }
+LOADED = ["insmod /tools/cvmtune_ipi.ko", "rmmod cvmtune_ipi"]
 
 
 class Guest(FakeKernel):
@@ -35,13 +36,15 @@ class Guest(FakeKernel):
 
     def read_text(self, path: str) -> str:
         if path == "/sys/kernel/debug/cvmtune_ipi/samples":
+            assert self.modules == LOADED[:1], "read when there are none"
             return self._samples
         return super().read_text(path)
 
     def run(self, argv: Sequence[str], *, timeout: float = 60.0, input: str | None = None) -> Completed:
         if argv[0] != "sh":
-            self.modules.append(argv[0])
+            self.modules.append(" ".join(argv))
             return Completed(tuple(argv), 0, "", "", 0.1)
+        assert self.modules == LOADED[:1]
         kind = argv[2].partition("kind=")[2].split()[0]
         self._samples = SAMPLES[kind]
         if self.exists(PATH):
@@ -64,7 +67,7 @@ def test_reading_the_clock_is_taken_off(guest: Guest) -> None:
     assert {series.unit for series in found.series} == {"instructions"}
     assert guest.masks == [{0, 1}] * 3
     assert guest.cpus == set()
-    assert guest.modules == ["insmod", "rmmod"]
+    assert guest.modules == LOADED
 
 
 def test_kernel_without_the_feature_is_measured_too(guest: Guest) -> None:
@@ -78,7 +81,7 @@ def test_failure_leaves_the_guest_as_it_was(guest: Guest) -> None:
     with pytest.raises(CvmtuneError, match="idle_path"):
         collect(guest, "feature on", "3", "/tools")
     assert guest.cpus == set()
-    assert guest.modules == ["insmod", "rmmod"]
+    assert guest.modules == LOADED
 
 
 def test_exits_with_an_interrupt_in_them_are_left_out(guest: Guest, tmp_path: Path) -> None:
@@ -88,7 +91,7 @@ def test_exits_with_an_interrupt_in_them_are_left_out(guest: Guest, tmp_path: Pa
     assert series.samples == ((912 + 896 + 912) / 3,)
     assert host.written == ["3\n", "0\n"]
     assert host.cpus == set()
-    assert guest.modules == ["insmod", "rmmod"]
+    assert guest.modules == LOADED
 
 
 def test_exits_of_a_host_without_the_feature_are_measured_too(guest: Guest, tmp_path: Path) -> None:
@@ -97,3 +100,17 @@ def test_exits_of_a_host_without_the_feature_are_measured_too(guest: Guest, tmp_
     host.remove()
     assert collect_exits(guest, host, "not compiled in", "0", "/tools").series[0].samples == (2720 / 3,)
     assert host.written == []
+
+
+def test_hypercalls_are_told_as_they_were_and_the_module_is_unloaded(guest: Guest) -> None:
+    """Those with an interrupt in them too: to leave them out, or not, is up to who asks."""
+    assert hypercalls(guest, "/tools") == [912, 896, 9000, 912]
+    assert guest.modules == LOADED
+    assert guest.written == []
+
+
+def test_hypercalls_that_fail_unload_the_module(guest: Guest) -> None:
+    guest.fails_at = "exit_path"
+    with pytest.raises(CvmtuneError, match="exit_path"):
+        hypercalls(guest, "/tools")
+    assert guest.modules == LOADED

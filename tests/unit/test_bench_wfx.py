@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import re
 import shlex
-from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from os import sched_getaffinity
 from pathlib import Path
 from types import SimpleNamespace
 
+import fake_machine
 import pytest
 from fake_kernel import FakeKernel, WfxKernel, When
-from hypothesis import given
-from hypothesis import strategies as st
+from fake_machine import CYCLICTEST_HEADER, FAULTS, PID, THREADS, Recorded, RecordedHost, fail_in_turn
 
 from cvmtune.bench import wfx
 from cvmtune.bench.guest import Host
@@ -28,85 +27,34 @@ from cvmtune.bench.wfx import (
     Scale,
     collect,
     collect_paths,
-    parse_cyclictest,
 )
 from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.core.system import Completed, LocalSystem
+from cvmtune.core.system import LocalSystem
 from cvmtune.knobs import soft_ipi
 from cvmtune.knobs import wfx as wfx_knob
 from cvmtune.knobs.contract import KnobError
 
 SCALE = Scale(watch_s=2.0, wakeups=40, interval_us=500, round_trips=8, hackbench_loops=3, neighbour_s=0.5)
 ALL_STATES = (*SETTINGS, BOOT_POLICY)
-PID = 321  # of the VMM
-THREADS = {0: 102, 1: 101}  # of the vCPUs
 STATISTICS = f"/sys/kernel/debug/kvm/{PID}-13/wfx_trap_stats"
 TIMERS = "cyclictest --smp --interval=500 --distance=0 --quiet >/dev/null 2>&1 & echo $!"
 READING = (
     f"cat /proc/uptime; cd /proc/{PID}/task || exit; cat 102/schedstat 101/schedstat; "
     f"cat /sys/kernel/debug/kvm/{PID}-*/wfx_trap_stats"
 )
-# As cyclictest 2.4 begins.
-HEADER = "# /dev/cpu_dma_latency set to 0us\nMax CPUs = 2\nOnline CPUs = 2\n"
-
-
-# Parser
-
-
-def test_values_among_other_lines() -> None:
-    text = "       0:       1:   82310\n       0:       2:      -5\n0:3:9:1\n  0:   3: 91004  \nT: 0: 7\n"
-    assert parse_cyclictest(f"{HEADER}{text}") == (82310.0, 91004.0)
-
-
-@given(st.lists(st.tuples(*[st.integers(0, 2**40)] * 3)))
-def test_any_values(rows: list[tuple[int, int, int]]) -> None:
-    text = "".join(f"{thread:8}:{number:8}:{value:8}\n" for thread, number, value in rows)
-    assert parse_cyclictest(f"{HEADER}{text}") == tuple(float(value) for _, _, value in rows)
-
-
-@given(st.text())
-def test_any_text(text: str) -> None:
-    assert all(value >= 0 for value in parse_cyclictest(text))
-
 
 # A guest and its host
 
 
-class Refused(OSError):
-    """A file's operation fails, or a command ends with a status."""
-
-
-class Recorded(FakeKernel):
-    """A kernel whose commands are operations too, that can fail as those of its file do."""
-
-    def __init__(self, machine: Machine, root: Path, path: str) -> None:
-        self.machine = machine
-        root.mkdir(parents=True)
-        super().__init__(root, path, width=2, possible="0-1")
-
-    def run(self, argv: Sequence[str], *, timeout: float = 60.0, input: str | None = None) -> Completed:
-        try:
-            number = self._begin(f"run {shlex.join(argv)}")
-        except Refused:
-            return Completed(tuple(argv), 1, "", "refused", 0.1)
-        says = self._do(list(argv))
-        self._raise_if_due(number, "after")
-        return Completed(tuple(argv), 0, says, "", 0.1)
-
-    @abstractmethod
-    def _do(self, argv: list[str]) -> str:
-        """Do what the command does, and return what it prints."""
-
-    def _begin(self, operation: str) -> int:
-        self.machine.trace.append((self, len(self.operations), operation, self.machine.changed()))
-        return super()._begin(operation)
-
-
-class FakeGuest(Recorded):
+class FakeGuest(Recorded[set[int]], FakeKernel):
     """What runs in the guest; `loses` is how many wake-ups cyclictest does not tell."""
 
+    machine: Machine
+
     def __init__(self, machine: Machine, root: Path) -> None:
-        super().__init__(machine, root, soft_ipi.PATH)
+        super().__init__(root, soft_ipi.PATH, width=2, possible="0-1")
+        self.machine = machine
+        self.parameters = {}
         self._make("/sys/devices/system/cpu/online", "0-1\n")
         self.hackbench_says = "Running in process mode...\nTime: 1.250\n"
         self.loses = 0
@@ -125,7 +73,9 @@ class FakeGuest(Recorded):
             case ["cyclictest", "--threads=1", cpu, "--nsecs", "--verbose", "--interval=500", "--loops=40"]:
                 assert cpu == f"--affinity={scale.named}"
                 machine.work(0.5, {scale.named: 40, scale.other: 8})
-                return HEADER + "".join(f"{0:8}:{n:8}:{80_000 + n:8}\n" for n in range(40 - self.loses))
+                return CYCLICTEST_HEADER + "".join(
+                    f"{0:8}:{n:8}:{80_000 + n:8}\n" for n in range(40 - self.loses)
+                )
             case ["/tools/pingpong", "futex" | "pipe" as method, *cpus, "8"]:
                 assert cpus == [str(scale.other), str(scale.named)]
                 machine.work(0.5, dict.fromkeys(THREADS, 8 if method == "futex" else 16))
@@ -139,25 +89,29 @@ class FakeGuest(Recorded):
         return ""
 
 
-class FakeHost(Recorded, WfxKernel):
+class FakeHost(RecordedHost[set[int]], WfxKernel):
     """The CPUs of the vCPUs' threads, and what is counted of the vCPUs."""
 
+    machine: Machine
+
     def __init__(self, machine: Machine, root: Path) -> None:
-        super().__init__(machine, root, wfx_knob.PATH)
-        self.affinity = {thread: "0,1" for thread in THREADS.values()}
-        self.parameters = {GUARD: self.guard_file, HALT_POLL: self._make(HALT_POLL, "500000\n")}
+        super().__init__(root, wfx_knob.PATH, width=2, possible="0-1")
+        self.machine = machine
+        self.affinity = dict.fromkeys(THREADS.values(), "0,1")
+        self.halt_poll_file = self._make(HALT_POLL, "500000\n")
+        self.parameters = {
+            GUARD: (self.guard_file, ("Y\n", "N\n")),
+            HALT_POLL: (self.halt_poll_file, ("0\n", "500000\n")),
+        }
 
     def write_text(self, path: str, text: str) -> None:
-        if path not in self.parameters:
+        is_mask = path not in self.parameters
+        if is_mask:
             # What was counted until the mask is in force is not the experiment's.
             self.machine.disturb()
-            super().write_text(path, text)
+        super().write_text(path, text)
+        if is_mask:
             self.machine.named_at = self.machine.uptime
-            return
-        number = self._begin(f"write {path}")
-        assert text in (("Y\n", "N\n") if path == GUARD else ("0\n", "500000\n"))
-        self.parameters[path].write_text(text)
-        self._raise_if_due(number, "after")
 
     def files(self) -> dict[str, str]:
         """What a reading reads, in its order."""
@@ -179,26 +133,15 @@ class FakeHost(Recorded, WfxKernel):
         match argv:
             case ["sh", "-c", script] if script == READING:
                 return "".join(self.files().values())
-            case ["sh", "-c", script]:
-                assert script == f"grep -sH . /proc/{PID}/task/*/comm"
-                comms = {PID: "qemu-system-aar", **{THREADS[vcpu]: f"CPU {vcpu}/KVM" for vcpu in (1, 0)}}
-                return "".join(f"/proc/{PID}/task/{thread}/comm:{comm}\n" for thread, comm in comms.items())
-            case ["taskset", "-cp", thread]:
-                return f"pid {thread}'s current affinity list: {self.affinity[int(thread)]}\n"
-            case ["taskset", "-cp", cpus, thread]:
-                self.affinity[int(thread)] = cpus
-                return (
-                    f"pid {thread}'s current affinity list: 0,1\npid {thread}'s new affinity list: {cpus}\n"
-                )
             case ["python3", "-I", "-S", "-c", _, cpu, "0.5"]:
                 guarded = self.guard_file.read_text() == "Y\n"
                 here = {vcpu for vcpu, thread in THREADS.items() if self.affinity[thread] == cpu}
                 assert here
                 return f"{1.0 if guarded else 1 / (1 + len(here & self.cpus))}\n"
-        pytest.fail(f"no such command on a host: {argv}")
+        return super()._do(argv)
 
 
-class Machine:
+class Machine(fake_machine.Machine):
     """A guest with two vCPUs on a host with two CPUs, and what is counted of them.
 
     A vCPU waits 20 times a second; with timers everywhere that of the scale's named one 1000 times, the other
@@ -208,6 +151,7 @@ class Machine:
     """
 
     def __init__(self, root: Path) -> None:
+        super().__init__()
         self.scale = SCALE
         self.uptime = 1000.0
         self.counts = {vcpu: {"entries": 9000, "wfi": 700 + vcpu, "wfe": 80 + vcpu} for vcpu in THREADS}
@@ -217,26 +161,23 @@ class Machine:
         self.timers = False
         self.sleep = self.pass_time
         self.seen: list[dict[str, object]] = []
-        self.trace: list[tuple[Recorded, int, str, set[str]]] = []
         self.guest = FakeGuest(self, root / "guest")
         self.host = FakeHost(self, root / "host")
         self.first = self.state()
 
+    def systems(self) -> tuple[FakeGuest, FakeHost]:
+        return self.guest, self.host
+
     def state(self) -> dict[str, object]:
-        """All that the experiment changes."""
         return {
             "mask": frozenset(self.host.cpus),
             "guard": self.host.guard_file.read_text().strip(),
-            "halt polling": self.host.parameters[HALT_POLL].read_text() != "0\n",
+            "halt polling": self.host.halt_poll_file.read_text() != "0\n",
             "soft IPIs": frozenset(self.guest.cpus),
             "CPUs of vCPU 0": self.host.affinity[THREADS[0]],
             "CPUs of vCPU 1": self.host.affinity[THREADS[1]],
             "timers": self.timers,
         }
-
-    def changed(self) -> set[str]:
-        """What is not as it was when the experiment began."""
-        return {name for name, value in self.state().items() if value != self.first[name]}
 
     def work(self, seconds: float, waits: Mapping[int, int]) -> None:
         """Let time pass in which each vCPU waits so often."""
@@ -410,30 +351,17 @@ def test_guest_and_host_are_left_as_they_were(
     assert machine.changed() == set()
 
 
-@pytest.mark.parametrize(
-    ("fault", "when"),
-    [(Refused(22, "refused"), "before"), (KeyboardInterrupt(), "before"), (KeyboardInterrupt(), "after")],
-    ids=["refused", "interrupted before", "interrupted after"],
-)
+@FAULTS
 def test_whatever_fails_all_is_left_as_it_was(tmp_path: Path, fault: BaseException, when: When) -> None:
-    """Each command and each write fails in turn; after an interruption it may have been carried out."""
-    whole = fresh(tmp_path / "whole")
-    run(whole, ("on, with soft IPIs",))
-    before = [changed for _, _, _, changed in whole.trace]
-    assert set.union(*before) == whole.first.keys() - {"halt polling"}
-    steps = list(zip(whole.trace, [*before[1:], whole.changed()], strict=True))
-    for index, ((of, number, operation, earlier), later) in enumerate(steps):
-        if not operation.startswith(("run", "write")):
-            continue
-        machine = fresh(tmp_path / str(index))
-        system = machine.host if of is whole.host else machine.guest
-        system.fail(number, fault, when)
-        with pytest.raises((CvmtuneError, Refused, KeyboardInterrupt)):
-            run(machine, ("on, with soft IPIs",))
-        # What puts something back and is kept from it leaves just that; timers whose number we never learned
-        # go on.
-        left = earlier - later if when == "before" else (later - earlier) & {"timers"}
-        assert machine.changed() == left, operation
+    changed = fail_in_turn(
+        lambda name: fresh(tmp_path / name),
+        lambda machine: run(machine, ("on, with soft IPIs",)),
+        fault,
+        when,
+        # Whose number we never learned.
+        unknown={"timers"},
+    )
+    assert changed == fresh(tmp_path / "other").state().keys() - {"halt polling"}
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

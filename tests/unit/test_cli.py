@@ -17,11 +17,13 @@ import pytest
 
 import cvmtune
 from cvmtune import cli
-from cvmtune.bench import cq_poll, wfx
+from cvmtune.bench import cq_poll, path_length, vtimer, wfx
+from cvmtune.bench.guest import Host
 from cvmtune.bench.raw import RawRun, Round, Series
 from cvmtune.commands import lab as lab_commands
 from cvmtune.commands import prove
-from cvmtune.core.system import LocalSystem
+from cvmtune.core.errors import UsageError
+from cvmtune.core.system import LocalSystem, System
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.kernel import FLAVOURS
 from cvmtune.lab.kernel_checks import CheckResult
@@ -29,7 +31,7 @@ from cvmtune.lab.lab import GUEST_TOOLS, Lab, machine_spec
 from cvmtune.lab.machine import PLAIN_BOOT, BootOptions
 from cvmtune.lab.machines import MACHINES, Images, processor_options, qemu_argv, start_guest_script
 from cvmtune.lab.progress import SilentProgress, Step
-from cvmtune.report.judge import RULES
+from cvmtune.report.judge import RULES, judge
 from cvmtune.report.schema import VERDICTS, Metric, Result, Results, Stats, Verdict
 
 Capture = pytest.CaptureFixture[str]
@@ -113,8 +115,10 @@ def test_wrong_usage_is_status_2_and_says_why(
 @pytest.mark.parametrize(
     ("line", "hint"),
     [
-        ("prove storage --dry-run", "features: ipi, cq-poll, wfx"),
-        ("prove wfx --machine plain", "use another --machine, or leave the feature out"),
+        ("prove storage --dry-run", "features: ipi, vtimer, cq-poll, wfx"),
+        ("prove wfx --machine plain", "use --machine vm or cvm, or leave the feature out"),
+        ("prove vtimer --machine plain", "use --machine cvm, or leave the feature out"),
+        ("prove ipi vtimer --machine vm --dry-run", "vtimer is nothing that vm can have"),
         ("prove --runs 0", "a whole number of at least 1"),
         ("lab boot --machine tdx", "'plain', 'vm', 'cvm'"),
         ("lab run --machine plain --in host -- true", "leave out --in host"),
@@ -136,7 +140,9 @@ def test_help_and_version(capsys: Capture) -> None:
     assert capsys.readouterr().out == f"cvmtune {cvmtune.__version__}\n"
 
 
-def test_choices_are_those_that_exist() -> None:
+def test_choices_are_those_that_exist(capsys: Capture) -> None:
+    assert status("prove", "--help") == 0
+    assert f"of {', '.join(prove.FEATURES)}; default" in " ".join(capsys.readouterr().out.split())
     assert set(cli._MACHINES) == MACHINES.keys()
     assert set(cli._FLAVOURS) == FLAVOURS.keys()
 
@@ -207,6 +213,8 @@ def test_prove_says_what_it_would_measure(capsys: Capture, cache: Path, no_progr
         "ipi: on cvm: 7 rounds each of 'off', 'on'",
         "ipi: on vm: 7 rounds each of 'off'",
         "ipi: on cvm booted with nohlt: 7 rounds each of 'nohlt'",
+        "vtimer: on cvm: 7 rounds each of 'off', 'on', 'HW bit'",
+        "vtimer: on vm: 3 rounds each of 'ordinary VM'",
         "cq-poll: on cvm: 7 rounds each of 'off', 'on'",
         "cq-poll: on vm: 3 rounds each of 'off'",
         "cq-poll: on cvm: 3 rounds each of "
@@ -248,7 +256,25 @@ def test_prove_on_each_machine(capsys: Capture, machine: str, feature: str, roun
 def test_prove_leaves_out_what_a_machine_without_a_host_cannot_have(capsys: Capture, machine: str) -> None:
     assert status("prove", "--dry-run", "--machine", machine) == 0
     features = {line.partition(":")[0] for line in capsys.readouterr().out.splitlines()}
-    assert features == set(prove.FEATURES) - (set() if MACHINES[machine].nested else {"wfx"})
+    # A host is needed for one, a monitor for the other.
+    left_out = {"plain": {"wfx", "vtimer"}, "vm": {"vtimer"}, "cvm": set()}
+    assert features == set(prove.FEATURES) - left_out[machine]
+
+
+@pytest.mark.parametrize("machine", ["plain", "vm"])
+def test_timer_of_a_machine_without_a_monitor_is_refused(machine: str) -> None:
+    with pytest.raises(UsageError, match=f"nothing that {machine} can have"):
+        prove.plan("vtimer", machine, None)
+
+
+@pytest.mark.parametrize(("rounds", "judged", "others"), [(None, 3, 1), (1, 1, 1), (5, 5, 2)])
+def test_hw_bit_takes_turns_with_off_and_on(rounds: int | None, judged: int, others: int) -> None:
+    """In one boot, so that it is compared with on as off is; an ordinary VM is another machine's."""
+    measured, baselines = prove.plan("vtimer", "cvm", rounds)
+    assert measured == prove.Measurement("vtimer", "cvm", ("off", "on", vtimer.HW), judged)
+    assert baselines == [prove.Measurement("vtimer", "vm", (vtimer.ORDINARY,), others)]
+    # The experiment knows all of them.
+    assert set(measured.states) == vtimer.MODES.keys()
 
 
 def test_prove_takes_features_in_any_order(capsys: Capture) -> None:
@@ -670,6 +696,13 @@ def test_kernel_check_ends_by_its_results(
 # What is counted of each feature with it off, and what with it on if it does its work.
 COUNTED = {
     "ipi": {"sgi_per_ipi": (1.0, 0.0), "exits_per_ipi": (1.0, 0.0)},
+    "vtimer": {
+        **{f"redundant_per_{load}": (2.0, 0.0) for load in ("oneshot", "tick", "section")},
+        **{f"timer_exits_per_{load}": (3.0, 1.0) for load in ("oneshot", "tick", "section")},
+        **{f"timer_exits_per_interrupt_{load}": (3.0, 1.0) for load in ("oneshot", "tick", "section")},
+        **{f"interrupts_per_{load}": (1.0, 1.0) for load in ("oneshot", "tick", "section")},
+        "ticks_per_s": (250.0, 250.0),
+    },
     "cq-poll": {
         **{"wakeups_per_write": (4.0, 0.0), "ipis_per_write": (5.0, 5.0)},
         **{"handled_per_posted": (1.0, 1.0), "violations": (0.0, 0.0), "verified": (1.0, 1.0)},
@@ -694,6 +727,8 @@ class Measured:
     ) -> RawRun:
         def series(state: str) -> tuple[Series, ...]:
             on = state == "on" and feature not in self.useless
+            # With the HW bit is as a masked timer should be, whatever became of that.
+            on = on or state == vtimer.HW
             counts = [
                 Series(name, name, "per IPI", "count", "lower", (values[on],))
                 for name, values in COUNTED[feature].items()
@@ -727,6 +762,7 @@ GUARDED_SOFT_SHARED = tuple(state for state in wfx.SETTINGS if state not in ("of
 # How machines are booted for each feature, and how many states of machines stand beside the verdict.
 BOOTED = {
     "ipi": ([("cvm", PLAIN_BOOT), ("vm", PLAIN_BOOT), ("cvm", BootOptions(append=("nohlt",)))], 2),
+    "vtimer": ([("cvm", PLAIN_BOOT), ("vm", PLAIN_BOOT)], 2),
     "cq-poll": ([("cvm", PLAIN_BOOT), ("vm", PLAIN_BOOT), ("cvm", PLAIN_BOOT)], 4),
     "wfx": (
         [
@@ -770,6 +806,8 @@ def test_prove_measures_all_features_unless_told_which(measured: Measured) -> No
         ("ipi", "cvm", ("off", "on"), 2),
         ("ipi", "vm", ("off",), 2),
         ("ipi", "cvm", ("nohlt",), 2),
+        ("vtimer", "cvm", ("off", "on", "HW bit"), 2),
+        ("vtimer", "vm", ("ordinary VM",), 1),
         ("cq-poll", "cvm", ("off", "on"), 2),
         ("cq-poll", "vm", ("off",), 1),
         ("cq-poll", "cvm", SLEEPING_AND_SOFT, 1),
@@ -807,6 +845,8 @@ def test_prove_knows_how_many_rounds_there_will_be(measured: Measured, lab: Fake
         "ipi: measuring on cvm: off, on": 7,
         "ipi: measuring on vm: off": 4,
         "ipi: measuring on cvm: nohlt": 4,
+        "vtimer: measuring on cvm: off, on, HW bit": 10,
+        "vtimer: measuring on vm: ordinary VM": 2,
         "cq-poll: measuring on cvm: off, on": 13,
         "cq-poll: measuring on vm: off": 3,
         f"cq-poll: measuring on cvm: {', '.join(SLEEPING_AND_SOFT)}": 7,
@@ -814,4 +854,162 @@ def test_prove_knows_how_many_rounds_there_will_be(measured: Measured, lab: Fake
         "wfx: measuring on vm: off, on": 3,
         f"wfx: measuring on cvm: {', '.join(GUARDED_SOFT_SHARED)}": 8,
         f"wfx: measuring on cvm: {wfx.BOOT_POLICY}": 2,
+    }
+
+
+@dataclass
+class Judged:
+    """What was given to the judge: of each run the feature, machine and states of its rounds."""
+
+    raws: list[tuple[str, str, list[str]]] = field(default_factory=list)
+    baselines: list[tuple[str, str, list[str]]] = field(default_factory=list)
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> Judged:
+    one = Judged()
+
+    def seen(raws: Sequence[RawRun], baselines: Sequence[RawRun]) -> Results:
+        for runs, told in ((raws, one.raws), (baselines, one.baselines)):
+            told += [(run.feature, run.machine, [each.state for each in run.rounds]) for run in runs]
+        return judge(raws, baselines)
+
+    monkeypatch.setattr(prove, "judge", seen)
+    return one
+
+
+def test_states_beside_off_and_on_are_a_baseline(measured: Measured, judged: Judged, tmp_path: Path) -> None:
+    assert status("prove", "ipi", "vtimer", "--runs", "2", "--json", "results.json") == 0
+    assert judged.raws == [
+        ("ipi", "cvm", ["off", "on"] * 2),
+        ("vtimer", "cvm", ["off", "on"] * 2),
+    ]
+    # No baseline of no rounds.
+    assert judged.baselines == [
+        ("ipi", "vm", ["off"] * 2),
+        ("ipi", "cvm", ["nohlt"] * 2),
+        ("vtimer", "cvm", ["HW bit"] * 2),
+        ("vtimer", "vm", ["ordinary VM"]),
+    ]
+    found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
+    assert "Left out" not in found.results[1].why
+    assert "cvm, HW bit" in [one.name for one in found.baselines]
+
+
+# Counting instructions
+
+
+@pytest.fixture
+def counted(measured: Measured, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, bool]]:
+    """Feature, state and whether it is on, in the order in which paths are counted."""
+    calls: list[tuple[str, str, bool]] = []
+
+    def measure(feature: str) -> Callable[[Any, str, bool], list[Round]]:
+        def count(machine: Any, state: str, on: bool) -> list[Round]:
+            calls.append((feature, state, on))
+            return [
+                Round(state, 0, (Series(f"{feature}_path", "", "instructions", "count", "lower", (1.0,)),))
+            ]
+
+        return count
+
+    for feature, path in prove._PATHS.items():
+        monkeypatch.setitem(prove._PATHS, feature, replace(path, measure=measure(feature)))
+    return calls
+
+
+def boots(lab: FakeLab) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Those in which instructions are counted: machine, kernel, options of the host."""
+    return [
+        (machine, flavour, options.host_append)
+        for machine, flavour, options in lab.booted
+        if options.icount and not options.append
+    ]
+
+
+VTIMER_OFF = ("kvm-arm.cvm_vtimer=off",)
+
+
+def test_paths_that_want_the_same_boot_share_it(lab: FakeLab, counted: list[tuple[str, str, bool]]) -> None:
+    assert status("prove", "--runs", "1", "--path-length") == 0
+    assert boots(lab) == [
+        ("plain", "absent", ()),
+        ("cvm", "absent", VTIMER_OFF),
+        ("cvm", "absent", ()),
+        ("plain", "default", ()),
+        ("cvm", "default", VTIMER_OFF),
+        ("cvm", "default", ()),
+        ("plain", "default", ()),
+        ("cvm", "default", ()),
+    ]
+    absent, off, on = (f"instructions, feature {how}" for how in ("not compiled in", "off", "on"))
+    assert counted == [
+        *(
+            ("ipi", absent, False),
+            ("cq-poll", absent, False),
+            ("vtimer", absent, False),
+            ("wfx", absent, False),
+        ),
+        *(("ipi", off, False), ("cq-poll", off, False), ("vtimer", off, False), ("wfx", off, False)),
+        *(("ipi", on, True), ("cq-poll", on, True), ("vtimer", on, True), ("wfx", on, True)),
+    ]
+    assert lab.running == 0
+
+
+def test_host_is_booted_without_the_timer_for_that_feature_alone(
+    lab: FakeLab, counted: list[tuple[str, str, bool]]
+) -> None:
+    assert status("prove", "vtimer", "--runs", "1", "--path-length") == 0
+    assert boots(lab) == [
+        ("cvm", "absent", VTIMER_OFF),
+        ("cvm", "default", VTIMER_OFF),
+        ("cvm", "default", ()),
+    ]
+    lab.booted.clear()
+    assert status("prove", "wfx", "--runs", "1", "--path-length") == 0
+    assert boots(lab) == [("cvm", "absent", ()), ("cvm", "default", ()), ("cvm", "default", ())]
+
+
+@pytest.mark.usefixtures("counted")
+def test_paths_are_baselines(judged: Judged) -> None:
+    assert status("prove", "vtimer", "wfx", "--runs", "1", "--path-length") == 0
+    states = [f"instructions, feature {how}" for how in ("not compiled in", "off", "on")]
+    assert judged.baselines[-2:] == [("vtimer", "cvm", states), ("wfx", "cvm", states)]
+    assert [feature for feature, _, _ in judged.raws] == ["vtimer", "wfx"]
+
+
+def test_an_exit_counted_for_two_features_is_not_one_baseline(
+    measured: Measured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Their hosts are booted differently, and their vCPUs named or not."""
+
+    def exits(guest: System, host: System, state: str, mask: str, tools: str) -> Round:
+        value = 1000.0 if mask == "0" else 2000.0
+        return Round(state, 0, (Series("exit_path", "", "instructions", "count", "lower", (value,)),))
+
+    def wakes(guest: System, host: Host, state: str, *, untrapped: bool, tools: str) -> Round:
+        return Round(state, 0, ())
+
+    def in_each_mode(guest: System, host: Host, state: str, *, tools: str) -> Iterator[Round]:
+        for mode in vtimer.MODES.values():
+            yield Round(f"{state}, {mode}", 0, (Series("x", "", "instructions", "count", "lower", (1.0,)),))
+
+    monkeypatch.setattr(path_length, "collect_exits", exits)
+    monkeypatch.setattr(wfx, "collect_paths", wakes)
+    monkeypatch.setattr(vtimer, "collect_paths", in_each_mode)
+    assert status("prove", "vtimer", "wfx", "--runs", "1", "--path-length", "--json", "results.json") == 0
+    found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
+    paths = {
+        one.name: [(metric.name, metric.values.n, metric.values.mean) for metric in one.metrics]
+        for one in found.baselines
+        if "instructions" in one.name
+    }
+    assert paths == {
+        "cvm, instructions, vtimer not compiled in": [("exit_path", 1, 1000)],
+        "cvm, instructions, vtimer off": [("exit_path", 1, 1000)],
+        "cvm, instructions, vtimer on": [("exit_path", 1, 1000)],
+        **{f"cvm, instructions, vtimer on, {mode}": [("x", 1, 1)] for mode in ("unmasked", "masked", "hw")},
+        "cvm, instructions, feature not compiled in": [("exit_path", 1, 1000)],
+        "cvm, instructions, feature off": [("exit_path", 1, 1000)],
+        "cvm, instructions, feature on": [("exit_path", 1, 2000)],
     }

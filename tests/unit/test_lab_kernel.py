@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cvmtune.core.errors import UsageError
-from cvmtune.lab import guest_tools, kbuild, kernel, kernel_checks, kernel_source, kvm_selftests
+from cvmtune.lab import guest_tools, kbuild, kernel, kernel_checks, kernel_source, selftests
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.errors import BadConfig, BuildFailed, MissingTool
 from cvmtune.lab.kernel import FLAVOURS
@@ -101,7 +101,7 @@ class Lab:
         monkeypatch.setenv("PATH", str(top / "bin"), prepend=":")
         for module in (kernel, guest_tools):
             monkeypatch.setattr(module, "kernel_directory", lambda: self.kernel)
-        for module in (kernel, guest_tools, kernel_checks, kernel_source, kvm_selftests):
+        for module in (kernel, guest_tools, kernel_checks, kernel_source, selftests):
             monkeypatch.setattr(module, "require_tools", lambda toolchain: None)
         monkeypatch.setattr(kernel, "find_source", lambda cache, progress: self.source)
         monkeypatch.setattr(kernel_source, "_TREE_BYTES", 0)
@@ -254,15 +254,15 @@ def test_guest_tools_are_rebuilt_without_the_kernel(lab: Lab) -> None:
 def test_kvm_selftests_are_those_of_the_patched_source_and_need_no_kernel(lab: Lab) -> None:
     lab.build("unpatched")
     lab.runs()
-    tests = kvm_selftests.build_kvm_selftests(lab.cache, SilentProgress()) / kvm_selftests.KVM_SELFTESTS
-    assert kvm_selftests.programs(tests) == ["aarch64/psci_test"]
+    tests = selftests.build(selftests.KVM, lab.cache, SilentProgress()) / selftests.KVM.name
+    assert selftests.programs(tests) == ["aarch64/psci_test"]
     assert [path.name for path in tests.rglob("*") if path.is_file()] == ["psci_test"]
     assert (tests / "aarch64/psci_test").read_text() == "patched\n"
     assert "modules" not in lab.runs()
-    kvm_selftests.build_kvm_selftests(lab.cache, SilentProgress())
+    selftests.build(selftests.KVM, lab.cache, SilentProgress())
     assert lab.runs() == []
     change_patch(lab)
-    changed = kvm_selftests.build_kvm_selftests(lab.cache, SilentProgress()) / kvm_selftests.KVM_SELFTESTS
+    changed = selftests.build(selftests.KVM, lab.cache, SilentProgress()) / selftests.KVM.name
     assert (changed / "aarch64/psci_test").read_text() == "patched again\n"
 
 

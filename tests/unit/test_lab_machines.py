@@ -255,8 +255,18 @@ def test_words_for_the_guest_reach_the_guest_alone() -> None:
 
 def test_words_for_the_host_reach_the_host_alone() -> None:
     words = value(outermost("cvm", host_append=("mitigations=off",)), "-append").split()
-    assert words[-2:] == ["kvm-arm.mode=protected", "mitigations=off"]
+    assert words[-3:] == ["kvm-arm.mode=protected", "kvm-arm.cvm_vtimer=masked", "mitigations=off"]
     assert "mitigations=off" not in value(outermost("plain", host_append=("mitigations=off",)), "-append")
+
+
+def test_host_may_be_told_otherwise_than_its_machine_says() -> None:
+    """Of two options of the same name the kernel takes the later one."""
+    words = value(outermost("cvm", host_append=("kvm-arm.cvm_vtimer=off",)), "-append").split()
+    assert [word for word in words if "vtimer" in word] == [
+        *("kvm-arm.cvm_vtimer=masked", "kvm-arm.cvm_vtimer=off")
+    ]
+    # Nothing of it where there is no monitor.
+    assert "vtimer" not in value(outermost("vm"), "-append")
 
 
 @pytest.mark.parametrize("machine", MACHINES)

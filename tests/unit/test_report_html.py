@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cvmtune.commands.prove import FEATURES
 from cvmtune.report import render
 from cvmtune.report.html import page
 from cvmtune.report.schema import Baseline, BaselineMetric, Metric, Result, Results, Stats
@@ -134,6 +135,17 @@ def test_escapes_text(hostile: str) -> None:
     assert "<script" not in text
     assert not parsed.tags["b"]
     assert parsed.words.count(hostile) >= 10
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_says_what_a_feature_is(feature: str) -> None:
+    """Its title is in place of its name in headings, and two paragraphs are beneath it."""
+    words = Page(page(results(feature=feature))).words
+    assert f"PASS {feature} on cvm" not in words
+    section = words.partition(f"({feature})\n")[2].partition("Rounds with the feature off and on")[0]
+    paragraphs = [line for line in section.splitlines() if line.strip()]
+    assert len(paragraphs) == 2
+    assert all(paragraph.endswith(".") for paragraph in paragraphs)
 
 
 def test_knows_no_words_for_another_feature_yet_shows_it() -> None:

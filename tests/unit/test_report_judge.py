@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verdicts and figures from runs made by hand."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import pytest
 
 from cvmtune.bench.raw import RawRun, Round, Series
 from cvmtune.core.errors import CvmtuneError
-from cvmtune.report.judge import judge
-from cvmtune.report.schema import Metric, Result
+from cvmtune.report.judge import RULES, judge
+from cvmtune.report.schema import Baseline, Metric, Result, Verdict
 from cvmtune.report.stats import KEPT_SAMPLES
 
 
@@ -136,6 +137,26 @@ def test_baselines_are_one_a_machine_and_state() -> None:
     assert [one.name for one in baselines] == ["vm, feature off", "vm, feature on", "cvm, nohlt"]
     assert [one.name for one in baselines[2].metrics] == ["notify", "sgi_per_ipi", "exits_per_ipi"]
     assert baselines[0].metrics[0].values.mean == 4
+
+
+def test_rule_gets_the_baselines_of_its_machine_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, list[str]] = {}
+
+    def rule(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[Verdict, str]:
+        seen[metrics[0].title] = [one.name for one in baselines]
+        return "PASS", "well"
+
+    monkeypatch.setitem(RULES, "vtimer", rule)
+
+    def raw(machine: str, *states: str) -> RawRun:
+        series = (Series("exits", machine, "each", "count", "lower", (1.0,)),)
+        return RawRun("vtimer", machine, tuple(Round(state, 0, series) for state in states), {})
+
+    baselines = [raw("cvm", "HW bit"), raw("vm", "ordinary VM"), raw("cvm", "other", "HW bit")]
+    results = judge([raw("cvm", "off", "on"), raw("vm", "off", "on"), raw("plain", "off", "on")], baselines)
+    assert seen == {"cvm": ["cvm, HW bit", "cvm, other"], "vm": ["vm, ordinary VM"], "plain": []}
+    # The file has all of them, whoever was judged by them.
+    assert [one.name for one in results.baselines] == ["cvm, HW bit", "vm, ordinary VM", "cvm, other"]
 
 
 def test_environment_keeps_what_is_shared_and_tells_what_differs() -> None:

@@ -97,21 +97,26 @@ def _is_trace(line: str) -> bool:
     return line.strip()[0].isdigit() and ": ?" in line
 
 
-def run(host: System, names: Iterable[str]) -> dict[str, Outcome]:
+def run(
+    system: System,
+    names: Iterable[str],
+    directory: str = KVM_SELFTESTS,
+    options: Mapping[str, tuple[str, ...]] = OPTIONS,
+) -> dict[str, Outcome]:
     """Run the tests of these names, one after the other; what fails, TRIES times at most."""
     outcomes = {}
     for name in names:
+        argv = [f"{directory}/{name}", *options.get(name, ())]
         for tries in range(1, TRIES + 1):
-            outcomes[name] = replace(_run_once(host, name), tries=tries)
+            outcomes[name] = replace(_run_once(system, argv), tries=tries)
             if outcomes[name].result in (PASS, SKIP):
                 break
     return outcomes
 
 
-def _run_once(host: System, name: str) -> Outcome:
+def _run_once(system: System, argv: Sequence[str]) -> Outcome:
     limit = ("timeout", f"--kill-after={GRACE}", str(LIMIT))
-    argv = [*limit, f"{KVM_SELFTESTS}/{name}", *OPTIONS.get(name, ())]
-    return outcome_of(host.run(argv, timeout=LIMIT + 6 * GRACE))
+    return outcome_of(system.run([*limit, *argv], timeout=LIMIT + 6 * GRACE))
 
 
 def regressions(before: Mapping[str, Outcome], after: Mapping[str, Outcome]) -> list[str]:

@@ -9,8 +9,8 @@ import pytest
 from kvm_selftests_host import LEFT_OUT, PASS, SHORT, Outcome, regressions, run, table
 from test_stress_soft_ipi import SPLAT
 
-from cvmtune.lab.kvm_selftests import KVM_SELFTESTS, programs
 from cvmtune.lab.lab import Lab
+from cvmtune.lab.selftests import KVM, programs
 
 pytestmark = pytest.mark.stress
 
@@ -24,7 +24,7 @@ ENOUGH = 20
 
 def chosen(selftests: Path, *, short: bool) -> list[str]:
     """The tests to run, of those that there are."""
-    built = programs(selftests / KVM_SELFTESTS)
+    built = programs(selftests / KVM.name)
     return [name for name in built if name not in LEFT_OUT and (name in SHORT or not short)]
 
 

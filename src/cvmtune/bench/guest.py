@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from cvmtune.core.errors import CvmtuneError
@@ -47,6 +47,33 @@ class Host:
             raise CvmtuneError("the guest's VMM has no threads with the names of vCPUs", pattern)
         return dict(sorted(found.items()))
 
+    def vm_folder(self) -> str:
+        """The folder of the guest's VM in debugfs; it is named after the VMM and its file for the VM."""
+        pattern = f"{_KVM}/{self.vmm_pid}-*"
+        found = self.system.run(["sh", "-c", f"ls -d {pattern}"]).stdout.split()
+        if len(found) != 1:
+            raise CvmtuneError(f"the host has {len(found)} such folders, not 1", pattern)
+        return found[0]
+
+    @contextmanager
+    def pinned(self, *, shared: bool = False) -> Iterator[None]:
+        """Have vCPU n on physical CPU n, or all on 0; the VMM's other threads stay where they may be."""
+        with ExitStack() as stack:
+            for vcpu, thread in self.vcpu_threads().items():
+                stack.callback(_pin, self.system, thread, affinity(self.system, thread))
+                _pin(self.system, thread, "0" if shared else str(vcpu))
+            yield
+
+
+def affinity(system: System, thread: int) -> str:
+    """The physical CPUs that a thread may run on, as a list."""
+    # "pid 123's current affinity list: 0-1"
+    return system.run(["taskset", "-cp", str(thread)]).check().stdout.rpartition(":")[2].strip()
+
+
+def _pin(system: System, thread: int, cpus: str) -> None:
+    system.run(["taskset", "-cp", cpus, str(thread)]).check()
+
 
 def process_seconds(system: System, pid: int) -> float:
     """The processor time that a process, all its threads together, has used so far, in seconds."""
@@ -66,6 +93,25 @@ def parse_interrupts(text: str) -> dict[str, tuple[int, ...]]:
         if len(counts) == cpus and all(count.isdecimal() for count in counts):
             rows[name.strip()] = tuple(int(count) for count in counts)
     return rows
+
+
+def named_interrupts(text: str, name: str) -> tuple[int, ...]:
+    """Return the counts, by CPU, of the interrupt of /proc/interrupts whose line ends in `name`."""
+    rows = [line for line in text.splitlines() if line.endswith(f" {name}")]
+    if len(rows) != 1:
+        raise CvmtuneError(f"/proc/interrupts has {len(rows)} lines for {name!r}, not 1")
+    return parse_interrupts("\n".join((text.splitlines()[0], rows[0])))[rows[0].partition(":")[0].strip()]
+
+
+@contextmanager
+def written(system: System, path: str, text: str) -> Iterator[None]:
+    """Have this in a file that is no knob of ours, for the `with` block."""
+    before = system.read_text(path)
+    try:
+        system.write_text(path, text)
+        yield
+    finally:
+        system.write_text(path, before)
 
 
 @contextmanager
@@ -88,6 +134,30 @@ def loaded_module(guest: System, tools: str, name: str) -> Iterator[None]:
         yield
     finally:
         guest.run(["rmmod", name]).check()
+
+
+def pingpong(guest: System, tools: str, method: str, cpus: tuple[int, int], rounds: int) -> tuple[float, ...]:
+    """Run the lab's helper; return the round trips between those two CPUs, in nanoseconds."""
+    argv = [f"{tools}/pingpong", method, *map(str, cpus), str(rounds)]
+    return tuple(float(line) for line in guest.run(argv, timeout=300).check().stdout.split())
+
+
+def cyclictest(guest: System, cpu: int, interval_us: int, loops: int) -> tuple[float, ...]:
+    """Return how late a thread on that CPU was for each of its timers, in nanoseconds."""
+    argv = [
+        *("cyclictest", "--threads=1", f"--affinity={cpu}", "--nsecs", "--verbose"),
+        *(f"--interval={interval_us}", f"--loops={loops}"),
+    ]
+    samples = parse_cyclictest(guest.run(argv, timeout=300).check().stdout)
+    if len(samples) < loops:
+        raise CvmtuneError(f"of {loops} wake-ups it tells {len(samples)}", " ".join(argv))
+    return samples
+
+
+def parse_cyclictest(text: str) -> tuple[float, ...]:
+    """Return the values of `cyclictest --verbose`, lines "thread: number: value" each."""
+    rows = (line.split(":") for line in text.splitlines())
+    return tuple(float(row[2]) for row in rows if len(row) == 3 and all(f.strip().isdecimal() for f in row))
 
 
 def hackbench(guest: System, loops: int) -> float:

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from cvmtune.bench.guest import Host, applied, hackbench, table
+from cvmtune.bench.guest import Host, affinity, applied, cyclictest, hackbench, pingpong, table, written
 from cvmtune.bench.raw import Better, RawRun, Round, Series
 from cvmtune.core.cpumask import CpuMask
-from cvmtune.core.errors import CvmtuneError, UsageError
+from cvmtune.core.errors import UsageError
 from cvmtune.core.system import System
 from cvmtune.knobs.soft_ipi import SoftIpi
 from cvmtune.knobs.wfx import Wfx
@@ -92,7 +92,7 @@ def collect(
     """
     if host is None:
         raise UsageError("WFx traps are the host's, and this machine has none", machine, "use vm or cvm")
-    bench = _Bench(guest, host.system, tools, scale, host.vmm_pid, host.vcpu_threads())
+    bench = _Bench(guest, host, tools, scale, host.vcpu_threads())
     collected: list[Round] = []
     for index in range(rounds):
         for state in states if index % 2 == 0 else reversed(states):
@@ -112,28 +112,8 @@ def collect_paths(
     A time is a number of instructions there, of all the machine's CPUs together, and a halted CPU has none:
     one that waits in WFI is woken at once, as one of hardware nearly is.
     """
-    bench = _Bench(guest, host.system, tools, scale, host.vmm_pid, host.vcpu_threads())
+    bench = _Bench(guest, host, tools, scale, host.vcpu_threads())
     return Round(state, 0, tuple(bench.paths(untrapped=untrapped)))
-
-
-@contextmanager
-def _written(system: System, path: str, text: str) -> Iterator[None]:
-    """Have this in a file of sysfs that is no knob of ours."""
-    before = system.read_text(path)
-    try:
-        system.write_text(path, text)
-        yield
-    finally:
-        system.write_text(path, before)
-
-
-def _affinity(system: System, thread: int) -> str:
-    # "pid 123's current affinity list: 0-1"
-    return system.run(["taskset", "-cp", str(thread)]).check().stdout.rpartition(":")[2].strip()
-
-
-def _pin(system: System, thread: int, cpus: str) -> None:
-    system.run(["taskset", "-cp", cpus, str(thread)]).check()
 
 
 @dataclass(frozen=True)
@@ -178,33 +158,27 @@ class _Bench:
     """One guest with its host, its vCPUs' threads on the host, and how much is done."""
 
     guest: System
-    host: System
+    hypervisor: Host
     tools: str
     scale: Scale
-    vmm_pid: int
     threads: Mapping[int, int]
+
+    @property
+    def host(self) -> System:
+        return self.hypervisor.system
 
     @contextmanager
     def set(self, setting: Setting) -> Iterator[None]:
         """All of a state but the mask of vCPUs, which changes within a round."""
         with ExitStack() as stack:
-            stack.enter_context(self._pinned(shared=setting.shared))
+            stack.enter_context(self.hypervisor.pinned(shared=setting.shared))
             # Off as well: the guest may have come with a mask. A kernel without the feature has none.
             if setting.soft_ipi or self.guest.exists(SoftIpi.path):
                 everyone = CpuMask.from_list(self.guest.read_text("/sys/devices/system/cpu/online")).to_hex()
                 stack.enter_context(applied(SoftIpi(), self.guest, everyone if setting.soft_ipi else "0"))
-            stack.enter_context(_written(self.host, GUARD, "Y\n" if setting.guarded else "N\n"))
+            stack.enter_context(written(self.host, GUARD, "Y\n" if setting.guarded else "N\n"))
             if not setting.halt_polling:
-                stack.enter_context(_written(self.host, HALT_POLL, "0\n"))
-            yield
-
-    @contextmanager
-    def _pinned(self, *, shared: bool) -> Iterator[None]:
-        """Have vCPU n on physical CPU n, or all on 0; the VMM's other threads stay where they may be."""
-        with ExitStack() as stack:
-            for vcpu, thread in self.threads.items():
-                stack.callback(_pin, self.host, thread, _affinity(self.host, thread))
-                _pin(self.host, thread, "0" if shared else str(vcpu))
+                stack.enter_context(written(self.host, HALT_POLL, "0\n"))
             yield
 
     def round(self, setting: Setting) -> Iterator[Series]:
@@ -222,9 +196,9 @@ class _Bench:
         # In one go, as each request takes its time. The folder's name is the VMM's number and that of its
         # file for the VM. The first field of schedstat is nanoseconds on a CPU (sched-stats.rst).
         script = (
-            f"cat /proc/uptime; cd /proc/{self.vmm_pid}/task || exit; "
+            f"cat /proc/uptime; cd /proc/{self.hypervisor.vmm_pid}/task || exit; "
             f"cat {' '.join(f'{thread}/schedstat' for thread in self.threads.values())}; "
-            f"cat /sys/kernel/debug/kvm/{self.vmm_pid}-*/wfx_trap_stats"
+            f"cat /sys/kernel/debug/kvm/{self.hypervisor.vmm_pid}-*/wfx_trap_stats"
         )
         lines = self.host.run(["sh", "-c", script]).check().stdout.splitlines(keepends=True)
         uptime, *rest = lines
@@ -281,23 +255,13 @@ class _Bench:
     def _timers(self) -> Iterator[Series]:
         """Wake-ups by the CPU's own timer."""
         before = self._read()
-        lateness = self._cyclictest()
+        lateness = self._timer_wakes()
         grown = _Growth(before, self._read())
         title = "Timer wake-up of an idle CPU: how late the thread is (cyclictest)"
         yield Series("timer_wake", title, "ns", "time", "lower", lateness)
         title = "WFI and WFE exits per timer wake-up"
         yield _count("wfx_per_timer", title, grown.wfx_exits(), self.scale.wakeups, "per wake-up")
         yield _cpu_use("timer_cpu_use", "Physical CPUs that the vCPUs take meanwhile", grown)
-
-    def _cyclictest(self) -> tuple[float, ...]:
-        argv = [
-            *("cyclictest", "--threads=1", f"--affinity={self.scale.named}", "--nsecs", "--verbose"),
-            *(f"--interval={self.scale.interval_us}", f"--loops={self.scale.wakeups}"),
-        ]
-        samples = parse_cyclictest(self.guest.run(argv, timeout=300).check().stdout)
-        if len(samples) < self.scale.wakeups:
-            raise CvmtuneError(f"of {self.scale.wakeups} wake-ups it tells {len(samples)}", shlex.join(argv))
-        return samples
 
     def _round_trips(self) -> Iterator[Series]:
         """Wake-ups by another vCPU."""
@@ -306,35 +270,37 @@ class _Bench:
             ("pipe", "The same by pipe, as perf bench sched pipe does it"),
         ):
             before = self._read()
-            samples = self._pingpong(method)
+            samples = self._trips(method)
             grown = _Growth(before, self._read())
             yield Series(f"{method}_rtt", title, "ns", "time", "lower", samples)
             title = f"WFI and WFE exits per round trip by {method}"
             trips = self.scale.round_trips
             yield _count(f"wfx_per_{method}_rtt", title, grown.wfx_exits(), trips, "per round trip")
 
-    def _pingpong(self, method: str) -> tuple[float, ...]:
-        cpus = (str(self.scale.other), str(self.scale.named))
-        argv = [f"{self.tools}/pingpong", method, *cpus, str(self.scale.round_trips)]
-        return tuple(float(line) for line in self.guest.run(argv, timeout=300).check().stdout.split())
+    def _timer_wakes(self) -> tuple[float, ...]:
+        return cyclictest(self.guest, self.scale.named, self.scale.interval_us, self.scale.wakeups)
+
+    def _trips(self, method: str) -> tuple[float, ...]:
+        cpus = (self.scale.other, self.scale.named)
+        return pingpong(self.guest, self.tools, method, cpus, self.scale.round_trips)
 
     def paths(self, *, untrapped: bool) -> Iterator[Series]:
         """Wake-ups in instructions, with and without KVM's halt polling, for a machine with `icount`."""
         with ExitStack() as stack:
-            stack.enter_context(self._pinned(shared=False))
+            stack.enter_context(self.hypervisor.pinned())
             # A kernel without the feature is measured, too.
             if self.host.exists(Wfx.path):
                 everyone = CpuMask(frozenset(self.threads)).to_hex()
                 stack.enter_context(applied(Wfx(), self.host, everyone if untrapped else "0"))
             yield from self._wakes("", "")
-            stack.enter_context(_written(self.host, HALT_POLL, "0\n"))
+            stack.enter_context(written(self.host, HALT_POLL, "0\n"))
             yield from self._wakes("_no_halt_poll", ", without halt polling")
 
     def _wakes(self, suffix: str, conditions: str) -> Iterator[Series]:
         for name, what, samples in (
-            ("futex_path", "a round trip of two threads on two CPUs by futex", self._pingpong("futex")),
-            ("pipe_path", "the same by pipe", self._pingpong("pipe")),
-            ("timer_path", "a timer's wake-up of an idle CPU, until its thread runs", self._cyclictest()),
+            ("futex_path", "a round trip of two threads on two CPUs by futex", self._trips("futex")),
+            ("pipe_path", "the same by pipe", self._trips("pipe")),
+            ("timer_path", "a timer's wake-up of an idle CPU, until its thread runs", self._timer_wakes()),
         ):
             title = f"Instructions of {what}{conditions}"
             yield Series(f"{name}{suffix}", title, "instructions", "count", "lower", samples)
@@ -358,17 +324,11 @@ class _Bench:
             "while time.monotonic() < start + float(sys.argv[2]): pass\n"
             "print((time.process_time() - used) / (time.monotonic() - start))\n"
         )
-        cpu = _affinity(self.host, self.threads[self.scale.named])
+        cpu = affinity(self.host, self.threads[self.scale.named])
         argv = ["python3", "-I", "-S", "-c", script, cpu, str(self.scale.neighbour_s)]
         share = float(self.host.run(argv, timeout=120).check().stdout)
         title = "Share of a physical CPU that a busy task of the host gets beside an idle vCPU"
         yield Series("neighbour_share", title, "share", "count", "higher", (share,))
-
-
-def parse_cyclictest(text: str) -> tuple[float, ...]:
-    """Return the values of `cyclictest --verbose`, lines "thread: number: value" each."""
-    rows = (line.split(":") for line in text.splitlines())
-    return tuple(float(row[2]) for row in rows if len(row) == 3 and all(f.strip().isdecimal() for f in row))
 
 
 def _count(name: str, title: str, amount: float, base: float, unit: str, better: Better = "lower") -> Series:

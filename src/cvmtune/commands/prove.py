@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 
 from cvmtune import __version__
-from cvmtune.bench import cq_poll, ipi, nfs_rdma, wfx
+from cvmtune.bench import cq_poll, ipi, nfs_rdma, vtimer, wfx
 from cvmtune.bench import path_length as paths
 from cvmtune.bench.guest import Host
 from cvmtune.bench.raw import RawRun, Round
@@ -56,14 +56,15 @@ def plan(feature: str, machine: str, rounds: int | None) -> tuple[Measurement, l
         )
     if machine not in MACHINES:
         raise UsageError(f"no machine {machine!r}", next_step=f"machines: {', '.join(MACHINES)}")
-    if EXPERIMENTS[feature].on_host and not MACHINES[machine].nested:
+    experiment = EXPERIMENTS[feature]
+    if machine not in experiment.machines:
         raise UsageError(
-            f"{feature} is a feature of the host, and {machine} has none",
-            next_step="use another --machine, or leave the feature out",
+            f"{feature} is nothing that {machine} can have",
+            next_step=f"use --machine {' or '.join(experiment.machines)}, or leave the feature out",
         )
-    rounds = rounds or EXPERIMENTS[feature].rounds
-    baselines = EXPERIMENTS[feature].baselines(machine, rounds)
-    return Measurement(feature, machine, ("off", "on"), rounds), baselines
+    rounds = rounds or experiment.rounds
+    states = ("off", "on", *experiment.beside)
+    return Measurement(feature, machine, states, rounds), experiment.baselines(machine, rounds)
 
 
 def _on_vm(feature: str, machine: str, rounds: int) -> list[Measurement]:
@@ -90,25 +91,33 @@ def _wfx_baselines(machine: str, rounds: int) -> list[Measurement]:
     return [*others, Measurement("wfx", machine, states, few), policy]
 
 
+def _vtimer_baselines(machine: str, rounds: int) -> list[Measurement]:
+    return [Measurement("vtimer", "vm", (vtimer.ORDINARY,), max(1, rounds // 2))]
+
+
 @dataclass(frozen=True)
 class Experiment:
     """How a feature is measured, and beside what.
 
-    `rounds` is how many there are if nobody says, `passes` how often it goes through all of them, `on_host`
-    whether the feature is the host's, so that there must be one.
+    `rounds` is how many there are if nobody says, `passes` how often it goes through all of them. `beside`
+    are baselines that are measured in turns with off and on. `machines` are those that can have the feature.
     """
 
     collect: Callable[..., RawRun]
     baselines: Callable[[str, int], list[Measurement]]
     rounds: int = 5
     passes: int = 1
-    on_host: bool = False
+    beside: tuple[str, ...] = ()
+    machines: tuple[str, ...] = tuple(MACHINES)
 
 
 EXPERIMENTS = {
     "ipi": Experiment(ipi.collect, _ipi_baselines),
+    # Nobody but a monitor masks.
+    "vtimer": Experiment(vtimer.collect, _vtimer_baselines, rounds=3, beside=(vtimer.HW,), machines=("cvm",)),
     "cq-poll": Experiment(cq_poll.collect, _cq_poll_baselines, rounds=3, passes=len(nfs_rdma.PROVIDERS)),
-    "wfx": Experiment(wfx.collect, _wfx_baselines, rounds=3, on_host=True),
+    # It is the host's.
+    "wfx": Experiment(wfx.collect, _wfx_baselines, rounds=3, machines=("vm", "cvm")),
 }
 FEATURES = tuple(EXPERIMENTS)
 
@@ -125,8 +134,9 @@ def main(
 ) -> int:
     """Prove the features, show and write the results; return 0 if every verdict is PASS, else 1."""
     # Of a machine that we do not know plan() will tell.
-    nested = machine not in MACHINES or MACHINES[machine].nested
-    wanted = features or [name for name in FEATURES if nested or not EXPERIMENTS[name].on_host]
+    wanted = features or [
+        name for name in FEATURES if machine not in MACHINES or machine in EXPERIMENTS[name].machines
+    ]
     plans = {feature: plan(feature, machine, rounds) for feature in wanted}
     for path in filter(None, (html, json)):
         # Not only after all has been measured.
@@ -137,7 +147,7 @@ def main(
             for measurement in (judged, *baselines):
                 print(f"{feature}: {measurement}")
         if path_length:
-            machines = ", ".join(dict.fromkeys(_PATHS[feature][0] for feature in wanted))
+            machines = ", ".join(dict.fromkeys(_PATHS[feature].machine for feature in wanted))
             states = ", ".join(map(repr, _PATH_STATES))
             print(f"path length: on {machines}, counted in instructions: {states}")
         return 0
@@ -145,7 +155,9 @@ def main(
     lab = Lab(Cache(), terminal_progress())
     for judged, baselines in plans.values():
         lab.build("default", host=True)
-        raws.append(_measure(lab, judged))
+        judged_raw, beside = _parted(_measure(lab, judged))
+        raws.append(judged_raw)
+        baseline_raws += [beside] if beside.rounds else []
         baseline_raws += [_measure(lab, baseline) for baseline in baselines]
     if path_length:
         baseline_raws += _path_length(lab, wanted)
@@ -156,6 +168,13 @@ def main(
     for path in filter(None, (html, json)):
         print(f"written: {path}")
     return 0 if all(result.verdict == "PASS" for result in results.results) else 1
+
+
+def _parted(raw: RawRun) -> tuple[RawRun, RawRun]:
+    """The rounds with the feature off and on, and those of the baselines that took turns with them."""
+    judged = tuple(one for one in raw.rounds if one.state in ("off", "on"))
+    others = tuple(one for one in raw.rounds if one.state not in ("off", "on"))
+    return replace(raw, rounds=judged), replace(raw, rounds=others)
 
 
 def _measure(lab: Lab, wanted: Measurement) -> RawRun:
@@ -192,48 +211,71 @@ _PATH_STATES = {
 }
 
 
-def _ipi_path(machine: Machine, state: str, on: bool) -> Round:
+def _ipi_path(machine: Machine, state: str, on: bool) -> list[Round]:
     # Both CPUs poll where any does: the idle path is measured on one, the other is sent to.
-    return paths.collect(machine.guest, state, "3" if on else "0", GUEST_TOOLS)
+    return [paths.collect(machine.guest, state, "3" if on else "0", GUEST_TOOLS)]
 
 
-def _cq_poll_path(machine: Machine, state: str, on: bool) -> Round:
-    return paths.collect_events(machine.guest, state, polled=on, tools=GUEST_TOOLS)
+def _vtimer_path(machine: Machine, state: str, on: bool) -> list[Round]:
+    host = _host(machine)
+    assert host
+    # Not the state that feature 4 counts an exit in: a baseline of that name would be of both.
+    state = state.replace("feature", "vtimer")
+    exits = paths.collect_exits(machine.guest, host.system, state, "0", GUEST_TOOLS)
+    return [exits, *(vtimer.collect_paths(machine.guest, host, state, tools=GUEST_TOOLS) if on else ())]
 
 
-def _wfx_path(machine: Machine, state: str, on: bool) -> Round:
+def _cq_poll_path(machine: Machine, state: str, on: bool) -> list[Round]:
+    return [paths.collect_events(machine.guest, state, polled=on, tools=GUEST_TOOLS)]
+
+
+def _wfx_path(machine: Machine, state: str, on: bool) -> list[Round]:
     host = _host(machine)
     assert host
     exits = paths.collect_exits(machine.guest, host.system, state, "3" if on else "0", GUEST_TOOLS)
     wakes = wfx.collect_paths(machine.guest, host, state, untrapped=on, tools=GUEST_TOOLS)
-    return Round(state, 0, (*exits.series, *wakes.series))
+    return [Round(state, 0, (*exits.series, *wakes.series))]
 
 
-# On which machine instructions are counted, and how.
-_PATHS: Mapping[str, tuple[str, Callable[[Machine, str, bool], Round]]] = {
-    "ipi": ("plain", _ipi_path),
-    "cq-poll": ("plain", _cq_poll_path),
-    "wfx": ("cvm", _wfx_path),
+@dataclass(frozen=True)
+class _Path:
+    """How a feature's instructions are counted: on which machine, by what, and how its host is booted where
+    the feature is off, if not as ever."""
+
+    machine: str
+    measure: Callable[[Machine, str, bool], list[Round]]
+    off_append: tuple[str, ...] = ()
+
+
+_PATHS = {
+    "ipi": _Path("plain", _ipi_path),
+    "vtimer": _Path("cvm", _vtimer_path, vtimer.OFF_APPEND),
+    "cq-poll": _Path("plain", _cq_poll_path),
+    "wfx": _Path("cvm", _wfx_path),
 }
 
 
 def _path_length(lab: Lab, features: Sequence[str]) -> list[RawRun]:
     rounds: dict[str, list[Round]] = {feature: [] for feature in features}
     environments: dict[str, dict[str, object]] = {}
-    machines = list(dict.fromkeys(_PATHS[feature][0] for feature in features))
-    with lab.progress.step("counting instructions", len(_PATH_STATES) * len(machines)) as step:
-        for name in machines:
-            for state, (flavour, on) in _PATH_STATES.items():
-                step.note(f"{state}, on {name}")
-                options = BootOptions(icount=True, deadline=_ICOUNT_DEADLINE)
-                with lab.boot(name, flavour=flavour, options=options) as machine:
-                    for feature, found in rounds.items():
-                        if _PATHS[feature][0] == name:
-                            found.append(_PATHS[feature][1](machine, state, on))
-                    environments[name] = _environment(machine)
-                step.advance()
+    # Features that want the same boot share it.
+    boots: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
+    for state, (_, on) in _PATH_STATES.items():
+        for feature in features:
+            path = _PATHS[feature]
+            boots.setdefault((state, path.machine, () if on else path.off_append), []).append(feature)
+    with lab.progress.step("counting instructions", len(boots)) as step:
+        for (state, name, host_append), measured in boots.items():
+            step.note(f"{state}, on {name}")
+            flavour, on = _PATH_STATES[state]
+            options = BootOptions(icount=True, deadline=_ICOUNT_DEADLINE, host_append=host_append)
+            with lab.boot(name, flavour=flavour, options=options) as machine:
+                for feature in measured:
+                    rounds[feature] += _PATHS[feature].measure(machine, state, on)
+                environments[name] = _environment(machine)
+            step.advance()
     return [
-        RawRun(feature, _PATHS[feature][0], tuple(found), environments[_PATHS[feature][0]])
+        RawRun(feature, _PATHS[feature].machine, tuple(found), environments[_PATHS[feature].machine])
         for feature, found in rounds.items()
     ]
 

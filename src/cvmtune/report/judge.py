@@ -8,14 +8,23 @@ from typing import TypeVar
 
 from cvmtune.bench.raw import RawRun, Round, Series
 from cvmtune.core.errors import CvmtuneError
-from cvmtune.report import rules_cq_poll, rules_ipi, rules_wfx, stats
+from cvmtune.report import rules_cq_poll, rules_ipi, rules_vtimer, rules_wfx, stats
 from cvmtune.report.schema import Baseline, BaselineMetric, Metric, Result, Results, Verdict
 
-Rule = Callable[[Sequence[Metric]], tuple[Verdict, str]]
+Rule = Callable[[Sequence[Metric], Sequence[Baseline]], tuple[Verdict, str]]
+"""What makes a verdict of a feature's metrics on a machine, and of that machine's baselines."""
+
+
+def _alone(rule: Callable[[Sequence[Metric]], tuple[Verdict, str]]) -> Rule:
+    """A rule that compares with nothing but the feature off."""
+    return lambda metrics, _: rule(metrics)
+
+
 RULES: Mapping[str, Rule] = {
-    "ipi": rules_ipi.verdict,
-    "cq-poll": rules_cq_poll.verdict,
-    "wfx": rules_wfx.verdict,
+    "ipi": _alone(rules_ipi.verdict),
+    "vtimer": rules_vtimer.verdict,
+    "cq-poll": _alone(rules_cq_poll.verdict),
+    "wfx": _alone(rules_wfx.verdict),
 }
 
 HOPELESS_ROUNDS = 1000
@@ -32,14 +41,15 @@ def judge(raws: Sequence[RawRun], baselines: Sequence[RawRun]) -> Results:
 
     CvmtuneError for a feature without a rule, and where runs disagree on what a metric is.
     """
+    compared = tuple(_baselines(baselines))
     results = tuple(
-        _judge_runs(feature, machine, runs)
+        _judge_runs(feature, machine, runs, [one for one in compared if one.machine == machine])
         for (feature, machine), runs in _grouped(raws, lambda run: (run.feature, run.machine))
     )
-    return Results(_environment([*raws, *baselines]), results, tuple(_baselines(baselines)))
+    return Results(_environment([*raws, *baselines]), results, compared)
 
 
-def _judge_runs(feature: str, machine: str, runs: Sequence[RawRun]) -> Result:
+def _judge_runs(feature: str, machine: str, runs: Sequence[RawRun], baselines: Sequence[Baseline]) -> Result:
     if feature not in RULES:
         raise CvmtuneError("there is no verdict rule for this feature", feature)
     rounds = [one for run in runs for one in run.rounds if one.state in ("off", "on")]
@@ -54,7 +64,7 @@ def _judge_runs(feature: str, machine: str, runs: Sequence[RawRun]) -> Result:
             notes += _unsettled(metrics[-1], samples)
         else:
             notes.append(f"Left out: {name}, never measured both off and on in one pair of rounds.")
-    verdict, why = RULES[feature](metrics)
+    verdict, why = RULES[feature](metrics, baselines)
     return Result(feature, machine, tuple(metrics), verdict, " ".join([why, *notes]))
 
 
