@@ -599,6 +599,8 @@ static void shot_watch(struct shot *shot)
 
 /* Is the virtual timer the one that the kernel programs? */
 
+#define CHECK_TRIES	50
+
 struct timer_check {
 	struct shot shot;
 	bool is_virtual;
@@ -630,6 +632,7 @@ static void check_timer(void *info)
 static int require_virtual_timer(u32 cpu)
 {
 	struct timer_check *check = kzalloc(sizeof(*check), GFP_KERNEL);
+	int tries = CHECK_TRIES;
 	int err;
 
 	if (!check)
@@ -637,10 +640,15 @@ static int require_virtual_timer(u32 cpu)
 	shot_init(&check->shot);
 	check->shot.wanted = 1;
 	check->shot.untimed = true;
-	err = smp_call_function_single(cpu, check_timer, check, 1);
-	hrtimer_cancel(&check->shot.timer);
-	if (!err && !check->is_virtual)
+	/* A vCPU that does not get to run finds a timer that is long overdue. */
+	do {
+		err = smp_call_function_single(cpu, check_timer, check, 1);
+		hrtimer_cancel(&check->shot.timer);
+		if (err || check->is_virtual)
+			break;
 		err = -ENODEV;
+		msleep(20);
+	} while (--tries);
 	kfree(check);
 	/* It may have fired under a kind that is not this run's. */
 	reset_stats();
