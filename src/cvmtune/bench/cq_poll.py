@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from cvmtune.bench import nfs_rdma
 from cvmtune.bench.guest import SGI_ROWS, Host, applied, loaded_module, parse_interrupts
 from cvmtune.bench.nfs_rdma import Load, Mount, Written
-from cvmtune.bench.raw import Better, RawRun, Round, Series
+from cvmtune.bench.raw import Better, RawRun, Round, Series, in_turns
 from cvmtune.bench.tracing import counted
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.system import System
@@ -104,12 +104,11 @@ def collect(
             with nfs_rdma.mounted(guest, provider) as mount:
                 # The first load lays its file out, which would count as the first round's.
                 nfs_rdma.write(mount, Load(writes=8))
-                for index in range(rounds):
-                    for state in states if index % 2 == 0 else reversed(states):
-                        advance(f"{machine}, {provider}, {state}, round {index + 1} of {rounds}")
-                        with _set(guest, SETTINGS[state], scale.poll_cpu):
-                            series = tuple(_round(mount, host, scale))
-                        collected[state, index] = collected.get((state, index), ()) + series
+                for index, state in in_turns(states, rounds):
+                    advance(f"{machine}, {provider}, {state}, round {index + 1} of {rounds}")
+                    with _set(guest, SETTINGS[state], scale.poll_cpu):
+                        series = tuple(_round(mount, host, scale))
+                    collected[state, index] = collected.get((state, index), ()) + series
     found = tuple(Round(state, index, series) for (state, index), series in collected.items())
     return RawRun("cq-poll", machine, found, environment)
 

@@ -19,7 +19,7 @@ from cvmtune.bench.guest import (
     loaded_module,
     parse_interrupts,
 )
-from cvmtune.bench.raw import RawRun, Round, Series
+from cvmtune.bench.raw import RawRun, Round, Series, in_turns
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import System
@@ -76,12 +76,11 @@ def collect(
     everyone = CpuMask.from_list(guest.read_text("/sys/devices/system/cpu/online")).to_hex()
     collected: list[Round] = []
     with loaded_module(guest, tools, _MODULE):
-        for index in range(rounds):
-            for state in states if index % 2 == 0 else reversed(states):
-                advance(f"{machine}, {state}, round {index + 1} of {rounds}")
-                with applied(knob, guest, everyone if state == "on" else "0"):
-                    series = tuple(_round(guest, host, tools, scale))
-                collected.append(Round(state, index, series))
+        for index, state in in_turns(states, rounds):
+            advance(f"{machine}, {state}, round {index + 1} of {rounds}")
+            with applied(knob, guest, everyone if state == "on" else "0"):
+                series = tuple(_round(guest, host, tools, scale))
+            collected.append(Round(state, index, series))
     return RawRun("ipi", machine, tuple(collected), environment)
 
 

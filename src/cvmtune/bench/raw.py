@@ -7,7 +7,7 @@ Collecting is apart from judging, so that a run can be judged again from disk, b
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeVar
 
@@ -53,6 +53,14 @@ class Series:
             better=fields.choice("better", BETTER),
             samples=fields.numbers("samples"),
         )
+
+
+def in_turns(states: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
+    """Yield each round's index with each state, the order turned every other round, so that drift of the
+    machine falls on all alike."""
+    for index in range(rounds):
+        for state in states if index % 2 == 0 else reversed(states):
+            yield index, state
 
 
 @dataclass(frozen=True)

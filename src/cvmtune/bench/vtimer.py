@@ -31,7 +31,7 @@ from cvmtune.bench.guest import (
     written,
 )
 from cvmtune.bench.path_length import hypercalls
-from cvmtune.bench.raw import RawRun, Round, Series
+from cvmtune.bench.raw import RawRun, Round, Series, in_turns
 from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.core.system import System
 
@@ -105,12 +105,11 @@ def collect(
         raise UsageError("the virtual timer is the monitor's, and this machine has none", machine, "use cvm")
     collected: list[Round] = []
     with host.pinned(), _prepared(guest, host, tools, scale) as bench:
-        for index in range(rounds):
-            for state in states if index % 2 == 0 else reversed(states):
-                advance(f"{machine}, {state}, round {index + 1} of {rounds}")
-                with bench.mode(state):
-                    series = tuple(bench.round())
-                collected.append(Round(state, index, series))
+        for index, state in in_turns(states, rounds):
+            advance(f"{machine}, {state}, round {index + 1} of {rounds}")
+            with bench.mode(state):
+                series = tuple(bench.round())
+            collected.append(Round(state, index, series))
         found = {"exit_and_entry_ns": bench.exit_ns, "section_us": bench.section_us}
     return RawRun("vtimer", machine, tuple(collected), {**environment, **found})
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from cvmtune.bench.guest import Host, affinity, applied, cyclictest, hackbench, pingpong, table, written
-from cvmtune.bench.raw import Better, RawRun, Round, Series
+from cvmtune.bench.raw import Better, RawRun, Round, Series, in_turns
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.errors import UsageError
 from cvmtune.core.system import System
@@ -94,13 +94,12 @@ def collect(
         raise UsageError("WFx traps are the host's, and this machine has none", machine, "use vm or cvm")
     bench = _Bench(guest, host, tools, scale, host.vcpu_threads())
     collected: list[Round] = []
-    for index in range(rounds):
-        for state in states if index % 2 == 0 else reversed(states):
-            advance(f"{machine}, {state}, round {index + 1} of {rounds}")
-            setting = Setting() if state == BOOT_POLICY else SETTINGS[state]
-            with bench.set(setting):
-                series = tuple(bench.round(setting))
-            collected.append(Round(state, index, series))
+    for index, state in in_turns(states, rounds):
+        advance(f"{machine}, {state}, round {index + 1} of {rounds}")
+        setting = Setting() if state == BOOT_POLICY else SETTINGS[state]
+        with bench.set(setting):
+            series = tuple(bench.round(setting))
+        collected.append(Round(state, index, series))
     return RawRun("wfx", machine, tuple(collected), environment)
 
 
