@@ -13,7 +13,7 @@ from typing import Protocol
 from cvmtune.core import command
 from cvmtune.core.command import Completed
 
-__all__ = ["Completed", "LocalSystem", "System"]
+__all__ = ["Completed", "LocalSystem", "Readable", "System"]
 
 
 class System(Protocol):
@@ -32,6 +32,16 @@ class System(Protocol):
         """Run a command to its end; CvmtuneError if it cannot start or outlives `timeout` seconds."""
 
 
+class Readable(Protocol):
+    """What it takes to look at a machine and change nothing; paths and errors as with System."""
+
+    def read_text(self, path: str) -> str:
+        """Return the whole content of a file; bytes that are not UTF-8 come as U+FFFD."""
+
+    def list(self, path: str) -> list[str]:
+        """Return the names in a directory, sorted."""
+
+
 @dataclass(frozen=True)
 class LocalSystem:
     """This machine. `root` stands in for "/" in file operations, not in commands."""
@@ -42,27 +52,45 @@ class LocalSystem:
         return self._locate(path).read_text(encoding="utf-8", errors="replace")
 
     def write_text(self, path: str, text: str) -> None:
-        """Write as System says; a symlink as the last component gives ELOOP, a short write EIO.
+        """Write as System says; a symlink anywhere in the path gives ELOOP or ENOTDIR, a short write EIO.
 
         A file of sysfs acts on every write, so the rest of a short write must not be sent after it: it would
         be taken for a value of its own. There being neither creation nor truncation, a mistaken path makes no
         file and empties none.
         """
-        target = self._locate(path)
         data = text.encode()
-        descriptor = os.open(target, os.O_WRONLY | os.O_NOFOLLOW)
+        descriptor = self._open_without_links(path)
         try:
             written = os.write(descriptor, data)
         finally:
             os.close(descriptor)
         if written != len(data):
-            raise OSError(errno.EIO, f"short write, {written} of {len(data)} bytes", str(target))
+            raise OSError(errno.EIO, f"short write, {written} of {len(data)} bytes", path)
 
     def exists(self, path: str) -> bool:
         return self._locate(path).exists()
+
+    def list(self, path: str) -> list[str]:
+        return sorted(os.listdir(self._locate(path)))
 
     def run(self, argv: Sequence[str], *, timeout: float = 60.0, input: str | None = None) -> Completed:
         return command.run(argv, timeout=timeout, input=input)
 
     def _locate(self, path: str) -> Path:
         return self.root / path.lstrip("/")
+
+    def _open_without_links(self, path: str) -> int:
+        """Open a file for writing, going down from the root one directory at a time."""
+        *directories, name = path.strip("/").split("/")
+        at = os.open(self.root, os.O_PATH | os.O_DIRECTORY)
+        try:
+            for directory in directories:
+                below = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
+                os.close(at)
+                at = below
+            return os.open(name, os.O_WRONLY | os.O_NOFOLLOW, dir_fd=at)
+        except OSError as error:
+            error.filename = path
+            raise
+        finally:
+            os.close(at)
