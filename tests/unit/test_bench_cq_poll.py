@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 from fake_kernel import CqPollKernel, FakeKernel
-from hypothesis import given
-from hypothesis import strategies as st
 
-from cvmtune.bench.cq_poll import SETTINGS, Scale, collect, name_values
+from cvmtune.bench.cq_poll import SETTINGS, Scale, collect
 from cvmtune.bench.guest import Host
 from cvmtune.bench.nfs_rdma import PROVIDERS
 from cvmtune.bench.path_length import collect_events
@@ -25,17 +23,6 @@ from cvmtune.knobs import cq_poll as cq_poll_knob
 from cvmtune.knobs import soft_ipi as soft_ipi_knob
 from cvmtune.knobs.contract import KnobError
 
-# The kernel's, cut short.
-STAT = """\
-cpu  5081 0 3274 2031 0 12 88 0 0 0
-cpu0 2601 0 1600 1002 0 6 44 0 0 0
-intr 190423 0 2514 33 0
-ctxt 381204
-btime 1700000000
-processes 1201
-procs_running 1
-softirq 99120 0 41 0 0 0 0 300 0 0 98779
-"""
 # What its header names (kernel/selftests/cvmtune_cq.c).
 VIOLATIONS = (
     *("lost", "duplicates", "out_of_order", "wrong_payload", "errors", "early_flushes", "post_errors"),
@@ -45,41 +32,6 @@ SCALE = Scale(rate=50, writes=100, depths=((1, 10), (4, 20)), messages=40, gap_u
 ALL_STATES = tuple(SETTINGS)
 PID = 321  # of the VMM
 MODULES = ("ib_core_cq_poll", "cvmtune_cq")
-
-
-# Parsers
-
-
-words = st.from_regex(r"[A-Za-z0-9_/-]{1,16}", fullmatch=True)
-
-
-def test_values_by_name() -> None:
-    assert name_values("posted_send 40\nlost 0\nmax_ns 123456\n") == {
-        **{"posted_send": 40, "lost": 0, "max_ns": 123456}
-    }
-
-
-def test_values_of_the_kernels_statistics() -> None:
-    found = name_values(STAT)
-    assert (found["intr"], found["ctxt"], found["softirq"]) == (190423, 381204, 99120)
-
-
-@pytest.mark.parametrize(
-    "line", ["", " ", "name", "name -1", "name x 1", "name 1.5", "name \N{SUPERSCRIPT TWO}"]
-)
-def test_line_without_a_number_does_not_count(line: str) -> None:
-    assert name_values(f"one 1\n{line}\nother 2\n") == {"one": 1, "other": 2}
-
-
-@given(st.dictionaries(words, st.integers(0, 2**64 - 1)), st.lists(words))
-def test_any_values(values: dict[str, int], more: list[str]) -> None:
-    text = "".join(f"{name} {value} {' '.join(more)}\n" for name, value in values.items())
-    assert name_values(text) == values
-
-
-@given(st.text())
-def test_any_text_for_values(text: str) -> None:
-    assert all(value >= 0 for value in name_values(text).values())
 
 
 # A guest and its host

@@ -21,10 +21,8 @@ from cvmtune.bench.guest import (
     loaded_module,
     named_interrupts,
     parse_cyclictest,
-    parse_interrupts,
     pingpong,
     process_seconds,
-    table,
     written,
 )
 from cvmtune.core.cpumask import CpuMask
@@ -46,63 +44,9 @@ IPI5:        12          4       IRQ work interrupts
 SIPI:         0        500       Soft IPIs
 Err:          0
 """
-# Of a guest with both modules and an NFS mount, cut short.
-CQS = """\
-device cq owner polled polls completions empty max_batch ns
-rxe0 12 rpcrdma 1 1200 480 900 3 52000
-rxe0 13 ib_mad 0 0 0 0 0 0
-"""
 
 
 # /proc/interrupts
-
-
-def test_interrupts_by_row_and_cpu() -> None:
-    rows = parse_interrupts(INTERRUPTS)
-    assert rows["IPI0"] == (60, 78)
-    assert rows["SIPI"] == (0, 500)
-    assert rows["46"] == (1041, 0)
-    assert "Err" not in rows  # one count for all CPUs
-
-
-def test_interrupts_of_one_cpu() -> None:
-    text = "           CPU0\nIPI0:         5       Rescheduling interrupts\nErr:          2\n"
-    assert parse_interrupts(text) == {"IPI0": (5,), "Err": (2,)}
-
-
-def test_interrupts_with_numbers_in_the_description() -> None:
-    text = "     CPU0  CPU1\n 13:    1     2  GICv3 33 Level  44\nMIS:    0\n"
-    assert parse_interrupts(text) == {"13": (1, 2)}
-
-
-@st.composite
-def interrupt_tables(draw: st.DrawFn) -> tuple[str, dict[str, tuple[int, ...]]]:
-    """A file with the kernel's widths, and what is in it."""
-    cpus = draw(st.integers(1, 9))
-    names = st.from_regex(r"[A-Z]{3}[0-9]?|[0-9]{1,3}", fullmatch=True)
-    counts = st.tuples(*[st.integers(0, 2**32 - 1)] * cpus)
-    rows = draw(st.dictionaries(names, counts))
-    words = st.lists(st.from_regex(r"[A-Za-z0-9:-]{1,12}", fullmatch=True), max_size=4)
-    lines = ["    " + "".join(f"CPU{cpu:<8}" for cpu in range(cpus))]
-    for name, row in rows.items():
-        lines.append(f"{name:>4}: " + " ".join(f"{count:10}" for count in row) + "  " + " ".join(draw(words)))
-    return "\n".join(lines) + "\n", rows
-
-
-@given(interrupt_tables())
-def test_interrupts_of_any_machine(content: tuple[str, dict[str, tuple[int, ...]]]) -> None:
-    text, rows = content
-    assert parse_interrupts(text) == rows
-
-
-@given(st.text())
-def test_any_text_below_the_cpus(text: str) -> None:
-    for counts in parse_interrupts(f"   CPU0   CPU1\n{text}").values():
-        assert len(counts) == 2
-
-
-def test_what_is_no_number_is_no_count() -> None:
-    assert parse_interrupts("   CPU0\nIPI0:   \N{SUPERSCRIPT TWO}\nIPI1:   -1\n") == {}
 
 
 def test_interrupt_by_the_name_at_the_end_of_its_line() -> None:
@@ -118,40 +62,6 @@ def test_interrupt_without_a_line_of_its_own_is_an_error(name: str, lines: int) 
     """uart-pl011 is no pl011."""
     with pytest.raises(CvmtuneError, match=f"has {lines} lines for '{name}', not 1"):
         named_interrupts(INTERRUPTS, name)
-
-
-# Tables
-
-
-def test_table_by_the_names_of_its_header() -> None:
-    found = table(CQS)
-    assert [line["owner"] for line in found] == ["rpcrdma", "ib_mad"]
-    assert found[0]["max_batch"] == "3"
-    assert found[1].keys() == set(CQS.splitlines()[0].split())
-
-
-def test_table_without_lines() -> None:
-    assert table("device cq owner\n") == []
-
-
-@pytest.mark.parametrize("line", ["rxe0 12", "rxe0 12 rpcrdma 1"])
-def test_table_with_another_number_of_columns_is_not_guessed_at(line: str) -> None:
-    with pytest.raises(ValueError, match=r"zip\(\)"):
-        table(f"device cq owner\n{line}\n")
-
-
-words = st.from_regex(r"[A-Za-z0-9_/-]{1,16}", fullmatch=True)
-
-
-@given(
-    st.lists(words, min_size=1, max_size=9, unique=True).flatmap(
-        lambda names: st.tuples(st.just(names), st.lists(st.tuples(*[words] * len(names)), max_size=5))
-    )
-)
-def test_table_of_any_columns(content: tuple[list[str], list[tuple[str, ...]]]) -> None:
-    names, lines = content
-    text = "".join("  ".join(line) + "\n" for line in (names, *lines))
-    assert table(text) == [dict(zip(names, line, strict=True)) for line in lines]
 
 
 # Processor time and threads

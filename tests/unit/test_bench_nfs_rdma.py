@@ -16,7 +16,6 @@ from cvmtune.bench.nfs_rdma import (
     FioReport,
     Load,
     Mount,
-    OpStatistics,
     mounted,
     parse_fio,
     parse_latency_log,
@@ -27,6 +26,7 @@ from cvmtune.bench.nfs_rdma import (
 )
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
+from cvmtune.observe.procfs import OpStatistics
 
 # Of a guest of the lab after 12 writes of 4 KiB, cut short.
 MOUNTSTATS = """\

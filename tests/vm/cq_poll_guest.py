@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cvmtune.bench import nfs_rdma
-from cvmtune.bench.cq_poll import VIOLATIONS, name_values
-from cvmtune.bench.guest import table
+from cvmtune.bench.cq_poll import VIOLATIONS
 from cvmtune.bench.nfs_rdma import ADDRESS, PROVIDERS, Mount
 from cvmtune.core.system import System
 from cvmtune.lab.lab import GUEST_TOOLS
+from cvmtune.observe.procfs import parse_named, parse_table
 
 MODULE = "ib_core_cq_poll"
 CONTROL = "/sys/kernel/ib_core_poll_cpu"
@@ -134,7 +134,7 @@ class Cq:
 def cqs(system: System, owner: str | None = None) -> list[Cq]:
     """All workqueue CQs, or those of one owner."""
     found = []
-    for row in table(system.read_text(CQS)):
+    for row in parse_table(system.read_text(CQS)):
         device, name = row.pop("device"), row.pop("owner")
         found.append(Cq(device=device, owner=name, **{key: int(value) for key, value in row.items()}))
     return [cq for cq in found if owner in (None, cq.owner)]
@@ -145,7 +145,7 @@ def completions(system: System, owner: str = CLIENT) -> int:
 
 
 def totals(system: System) -> dict[str, int]:
-    return name_values(system.read_text(TOTALS))
+    return parse_named(system.read_text(TOTALS))
 
 
 def wait_polled(system: System, owner: str = CLIENT, *, number: int = 4, polled: bool = True) -> None:
@@ -277,7 +277,7 @@ def load_line(provider: str, line: str) -> str:
 
 def books(system: System) -> dict[str, int]:
     """Check the books of the last load; return them."""
-    result = name_values(system.read_text(f"{_LOAD}/result"))
+    result = parse_named(system.read_text(f"{_LOAD}/result"))
     for name in VIOLATIONS:
         assert result[name] == 0, (name, result)
     for kind in ("send", "recv"):

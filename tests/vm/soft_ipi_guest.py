@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from cvmtune.bench.guest import parse_interrupts
 from cvmtune.bench.ipi import soft_statistics
 from cvmtune.core.system import System
+from cvmtune.observe.procfs import parse_interrupts
 
 CONTROL = "/sys/kernel/soft_ipi_passthrough"
 BOUND = "/sys/module/soft_ipi/parameters/poll_us"

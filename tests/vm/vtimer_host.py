@@ -12,11 +12,11 @@ import wfx_host
 from cq_poll_guest import Background
 from test_stress_soft_ipi import SPLAT
 
-from cvmtune.bench.cq_poll import name_values
-from cvmtune.bench.guest import named_interrupts, table
+from cvmtune.bench.guest import named_interrupts
 from cvmtune.core.system import System
 from cvmtune.lab.lab import GUEST_TOOLS
 from cvmtune.lab.machine import Machine
+from cvmtune.observe.procfs import parse_named, parse_table
 
 MASKED = "masked"
 UNMASKED = "unmasked"
@@ -73,7 +73,7 @@ class Site(wfx_host.Site):
 
     def stats(self) -> dict[int, dict[str, int]]:
         """The VM's vtimer_stats by vCPU; none if it is not confidential."""
-        rows = table(self.host.read_text(self.stats_file)) if self.is_confidential else []
+        rows = parse_table(self.host.read_text(self.stats_file)) if self.is_confidential else []
         return {int(row.pop("vcpu")): {name: int(value) for name, value in row.items()} for row in rows}
 
     def guest_interrupts(self) -> tuple[int, ...]:
@@ -122,7 +122,7 @@ def torture(system: System, seconds: int, seed: int) -> Background:
 
 def books(system: System, line: str) -> dict[str, int]:
     """Check what the module says of the run that this line asked for; return it."""
-    result = name_values(system.read_text(f"{_FOLDER}/result"))
+    result = parse_named(system.read_text(f"{_FOLDER}/result"))
     keys = dict(word.split("=") for word in line.split())
     if keys["kind"] == "torture":
         kinds = {key.removeprefix("started_") for key in result if key.startswith("started_")}

@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cvmtune.bench.guest import Host, table
+from cvmtune.bench.guest import Host
 from cvmtune.core.system import System
 from cvmtune.lab.machine import Machine
+from cvmtune.observe.procfs import parse_table
 
 CONTROL = "/sys/kernel/cvm_wfx_trap_config"
 GUARD = "/sys/module/kvm/parameters/wfx_guard"
@@ -32,7 +33,9 @@ class Site:
     def statistics(self) -> dict[int, dict[str, int]]:
         """The VM's wfx_trap_stats by vCPU."""
         text = self.host.read_text(self.own.replace("config", "stats"))
-        return {int(row["vcpu"]): {name: int(value) for name, value in row.items()} for row in table(text)}
+        return {
+            int(row["vcpu"]): {name: int(value) for name, value in row.items()} for row in parse_table(text)
+        }
 
     def grown(self, seconds: float, name: str) -> list[int]:
         """By how much a count of each vCPU grows in that time, from now on."""

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from cvmtune.bench import nfs_rdma
-from cvmtune.bench.guest import SGI_ROWS, Host, applied, loaded_module, parse_interrupts
+from cvmtune.bench.guest import SGI_ROWS, Host, applied, loaded_module
 from cvmtune.bench.nfs_rdma import Load, Mount, Written
 from cvmtune.bench.raw import Better, RawRun, Round, Series, in_turns
 from cvmtune.bench.tracing import counted
@@ -22,6 +22,7 @@ from cvmtune.core.system import System
 from cvmtune.knobs.contract import Knob
 from cvmtune.knobs.cq_poll import CqPoll
 from cvmtune.knobs.soft_ipi import SoftIpi
+from cvmtune.observe.procfs import parse_interrupts, parse_named
 
 FEATURE = "ib_core_cq_poll"
 BOOKS = "cvmtune_cq"
@@ -140,7 +141,7 @@ def _books(mount: Mount, scale: Scale) -> Iterator[Series]:
     """Work requests of our own: none may be lost, and how long each took to be noticed."""
     guest = mount.guest
     samples = run_books(guest, mount.provider, kind="pingpong", n=scale.messages, gap_us=scale.gap_us)
-    books = name_values(guest.read_text(f"{_DEBUGFS}/result"))
+    books = parse_named(guest.read_text(f"{_DEBUGFS}/result"))
     posted = books["posted_send"] + books["posted_recv"]
     handled = books["handled_send"] + books["handled_recv"]
     title = "Completions handled per work request posted"
@@ -231,7 +232,7 @@ class _Counters:
     @staticmethod
     def read(guest: System, host: Host | None) -> _Counters:
         rows = parse_interrupts(guest.read_text("/proc/interrupts"))
-        stat = name_values(guest.read_text("/proc/stat"))
+        stat = parse_named(guest.read_text("/proc/stat"))
         return _Counters(
             ipis=sum(sum(rows[row]) for row in SGI_ROWS),
             interrupts=stat["intr"],
@@ -249,12 +250,6 @@ def _poller_seconds(guest: System) -> float:
     pids = guest.run(["pgrep", "^ib_cq_poll/"]).stdout.split()
     # Its first field is nanoseconds on a CPU (Documentation/scheduler/sched-stats.rst); `stat` has ticks.
     return sum(int(guest.read_text(f"/proc/{pid}/schedstat").split()[0]) for pid in pids) / _NS_PER_S
-
-
-def name_values(text: str) -> dict[str, int]:
-    """Return the first number after the name of each line "name number ..."; other lines do not count."""
-    pairs = (line.split() for line in text.splitlines())
-    return {words[0]: int(words[1]) for words in pairs if len(words) > 1 and words[1].isdecimal()}
 
 
 def _count(

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import System
 from cvmtune.knobs.contract import Knob
+from cvmtune.observe.load import IPI_ROWS
+from cvmtune.observe.procfs import TICKS_PER_S, parse_interrupts
 
-# Rows of /proc/interrupts with the hardware IPIs that make up a load (arch/arm64/kernel/smp.c); the others
-# stop or inspect a CPU.
-SGI_ROWS = ("IPI0", "IPI1", "IPI4", "IPI5")
-TICKS_PER_S = 100  # USER_HZ, in which /proc counts processor time
+SGI_ROWS = tuple(IPI_ROWS)
 _KVM = "/sys/kernel/debug/kvm"
 
 
@@ -80,19 +79,6 @@ def process_seconds(system: System, pid: int) -> float:
     # proc(5): the name may hold anything, so count from its closing parenthesis; then utime and stime.
     fields = system.read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
-
-
-def parse_interrupts(text: str) -> dict[str, tuple[int, ...]]:
-    """Return the rows of /proc/interrupts that have a count for each CPU, by name."""
-    lines = text.splitlines()
-    cpus = len(lines[0].split())
-    rows = {}
-    for line in lines[1:]:
-        name, _, rest = line.partition(":")
-        counts = rest.split()[:cpus]
-        if len(counts) == cpus and all(count.isdecimal() for count in counts):
-            rows[name.strip()] = tuple(int(count) for count in counts)
-    return rows
 
 
 def named_interrupts(text: str, name: str) -> tuple[int, ...]:
@@ -168,9 +154,3 @@ def hackbench(guest: System, loops: int) -> float:
     if len(times) != 1:
         raise CvmtuneError("hackbench printed no time", " ".join(argv))
     return times[0]
-
-
-def table(text: str) -> list[dict[str, str]]:
-    """Return the lines of a file of our debugfs that begins with a header, as text by the header's names."""
-    header, *lines = (line.split() for line in text.splitlines())
-    return [dict(zip(header, line, strict=True)) for line in lines]

@@ -12,18 +12,17 @@ from dataclasses import dataclass
 
 from cvmtune.bench.guest import (
     SGI_ROWS,
-    TICKS_PER_S,
     Host,
     applied,
     hackbench,
     loaded_module,
-    parse_interrupts,
 )
 from cvmtune.bench.raw import RawRun, Round, Series, in_turns
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import System
 from cvmtune.knobs.soft_ipi import SoftIpi
+from cvmtune.observe.procfs import TICKS_PER_S, parse_interrupts
 
 _MODULE = "cvmtune_ipi"
 _DEBUGFS = f"/sys/kernel/debug/{_MODULE}"

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 from cvmtune.bench.raw import is_finite
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import System
+from cvmtune.observe.procfs import OpStatistics, parse_nfs_mounts
 
 PROVIDERS = ("rxe", "siw")
 
@@ -36,7 +37,6 @@ _SERVER_MOUNTS = (
 )
 _UMOUNT_S = 15
 _MOUNTSTATS = "/proc/self/mountstats"
-_OP_LINE = re.compile(r"\s+(\w+): (\d+(?: \d+){8})")
 _LOG_LINE = re.compile(r"\d+, (\d{1,18}), \d")
 _WRITE = "WRITE"  # the operation's name in mountstats
 _JOB = "write"  # fio's file is JOB.0.0
@@ -52,7 +52,7 @@ class Mount:
     provider: str
     path: str
 
-    def statistics(self) -> dict[str, OpStatistics]:
+    def statistics(self) -> Mapping[str, OpStatistics]:
         """What the client has counted since it was mounted, per operation."""
         return parse_mountstats(self.guest.read_text(_MOUNTSTATS), self.path)
 
@@ -174,48 +174,15 @@ def _start(guest: System, stack: ExitStack, argv: list[str]) -> None:
     stack.callback(stop)
 
 
-@dataclass(frozen=True)
-class OpStatistics:
-    """What the client's RPC layer has counted of one operation on one mount (net/sunrpc/stats.c).
-
-    Times are sums over all `ops`, in whole milliseconds. They are `queue_ms` until the request was handed to
-    the transport, `rtt_ms` from there to the reply, `execute_ms` from the task's start to its end.
-    """
-
-    ops: int
-    transmissions: int
-    timeouts: int
-    bytes_sent: int
-    bytes_received: int
-    queue_ms: int
-    rtt_ms: int
-    execute_ms: int
-    errors: int
-
-    def __sub__(self, earlier: OpStatistics) -> OpStatistics:
-        pairs = zip(astuple(self), astuple(earlier), strict=True)
-        return OpStatistics(*(now - then for now, then in pairs))
-
-
-def parse_mountstats(text: str, path: str) -> dict[str, OpStatistics]:
+def parse_mountstats(text: str, path: str) -> Mapping[str, OpStatistics]:
     """Return the statistics of the NFS mount on `path` per operation ("WRITE"), out of /proc/self/mountstats.
 
     Of several mounts there the last counts: it hides the others.
     """
-    found: dict[str, OpStatistics] = {}
-    ours = False
-    for line in text.splitlines():
-        words = line.split()
-        if words[:1] == ["device"]:
-            # device SOURCE mounted on PATH with fstype TYPE
-            ours = words[4:5] == [path] and words[7:8] in (["nfs"], ["nfs4"])
-            if ours:
-                found = {}
-        elif ours and (match := _OP_LINE.fullmatch(line)):
-            found[match[1]] = OpStatistics(*map(int, match[2].split()))
-    if not found:
+    found = [mount.operations for mount in parse_nfs_mounts(text) if mount.point == path]
+    if not found or not found[-1]:
         raise CvmtuneError(f"no statistics of an NFS mount on {path}", _MOUNTSTATS)
-    return found
+    return found[-1]
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,13 @@ from cvmtune.bench.guest import (
     loaded_module,
     named_interrupts,
     pingpong,
-    table,
     written,
 )
 from cvmtune.bench.path_length import hypercalls
 from cvmtune.bench.raw import RawRun, Round, Series, in_turns
 from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.core.system import System
+from cvmtune.observe.procfs import parse_table
 
 MODULE = "cvmtune_timer"
 DEBUGFS = f"/sys/kernel/debug/{MODULE}"
@@ -229,7 +229,7 @@ class _Bench:
         return named_interrupts(text, GUEST_ROW)[self.scale.cpu]
 
     def _row(self, text: str) -> dict[str, int]:
-        rows = {row["vcpu"]: row for row in table(text)}
+        rows = {row["vcpu"]: row for row in parse_table(text)}
         return {name: int(value) for name, value in rows[str(self.scale.cpu)].items()}
 
     def round(self) -> Iterator[Series]:

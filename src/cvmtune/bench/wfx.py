@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from cvmtune.bench.guest import Host, affinity, applied, cyclictest, hackbench, pingpong, table, written
+from cvmtune.bench.guest import Host, affinity, applied, cyclictest, hackbench, pingpong, written
 from cvmtune.bench.raw import Better, RawRun, Round, Series, in_turns
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.errors import UsageError
 from cvmtune.core.system import System
 from cvmtune.knobs.soft_ipi import SoftIpi
 from cvmtune.knobs.wfx import Wfx
+from cvmtune.observe.procfs import parse_table
 
 GUARD = "/sys/module/kvm/parameters/wfx_guard"
 # How long KVM polls before it lets a vCPU's thread sleep (Documentation/virt/kvm/halt-polling.rst), ns.
@@ -202,7 +203,7 @@ class _Bench:
         lines = self.host.run(["sh", "-c", script]).check().stdout.splitlines(keepends=True)
         uptime, *rest = lines
         times, statistics = rest[: len(self.threads)], rest[len(self.threads) :]
-        rows = table("".join(statistics))
+        rows = parse_table("".join(statistics))
         return _Reading(
             {int(row["vcpu"]): {name: int(value) for name, value in row.items()} for row in rows},
             sum(int(line.split()[0]) for line in times) / _NS_PER_S,

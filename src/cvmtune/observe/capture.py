@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading all that tells what a machine is and does, as text by path, at one moment.
+
+What a file says is understood elsewhere, so a captured machine can be kept and looked at anew. None of these
+files holds a user's data or a command line of a process; the kernel's own command line is among them.
+"""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from cvmtune.core.system import Readable
+
+KVM = "/sys/kernel/debug/kvm"
+CPUS = "/sys/devices/system/cpu"
+
+# A star stands for one name or part of it. What is not there is left out.
+_ALWAYS = (
+    "/proc/uptime",
+    "/proc/stat",
+    "/proc/interrupts",
+    "/proc/softirqs",
+    "/proc/cmdline",
+    "/proc/mounts",
+    "/proc/sys/kernel/osrelease",
+    "/proc/sys/kernel/random/boot_id",
+    "/sys/class/dmi/id/sys_vendor",
+    "/sys/class/dmi/id/product_name",
+    "/proc/device-tree/compatible",
+    "/sys/class/misc/kvm/dev",
+    "/sys/devices/platform/arm-cca-dev/uevent",
+    f"{CPUS}/online",
+    f"{CPUS}/possible",
+    f"{CPUS}/isolated",
+    f"{CPUS}/nohz_full",
+    f"{CPUS}/cpu*/cpuidle/state*/name",
+    f"{CPUS}/cpu*/cpuidle/state*/disable",
+    "/sys/kernel/soft_ipi_passthrough",
+    "/sys/module/soft_ipi/parameters/poll_us",
+    "/sys/kernel/debug/soft_ipi_passthrough/stats",
+    "/sys/kernel/ib_core_poll_cpu",
+    "/sys/kernel/ib_core_poll_stat",
+    "/sys/module/ib_core_cq_poll/parameters/idle_us",
+    "/sys/module/ib_core_cq_poll/parameters/owners",
+    "/sys/kernel/debug/ib_core_cq_poll/cqs",
+    "/sys/kernel/debug/ib_core_cq_poll/totals",
+    "/sys/kernel/cvm_wfx_trap_config",
+    "/sys/module/kvm/parameters/wfx_guard",
+)
+# Of hosts. A VM's folder is named after a thread of its VMM and the VM's file there.
+_VM = (
+    f"{KVM}/*-*/wfx_trap_config",
+    f"{KVM}/*-*/wfx_trap_stats",
+    f"{KVM}/*-*/vtimer_mode",
+    f"{KVM}/*-*/vtimer_stats",
+    f"{KVM}/*-*/exits",
+    f"{KVM}/*-*/wfi_exit_stat",
+    f"{KVM}/*-*/wfe_exit_stat",
+)
+# What a load is measured by. Some devices ask their firmware for these, so whoever must be quick leaves them.
+_LOAD = (
+    "/proc/self/mountstats",
+    "/proc/net/rpc/nfsd",
+    "/proc/fs/nfsd/portlist",
+    "/sys/class/infiniband/*/ports/*/hw_counters/*",
+    "/sys/class/infiniband/*/ports/*/counters/port_*_packets",
+)
+# The number of each VMM, by its VM's name. The VMs' state files beside them hold passwords.
+_LIBVIRT = "/run/libvirt/qemu/*.pid"
+# How VMMs name the threads of their vCPUs: QEMU (with debug-threads=on, as libvirt has it), Firecracker,
+# Cloud Hypervisor, kvmtool. Arm has 512 ids of vCPUs.
+VCPU_THREAD = re.compile(r"(?:CPU (\d{1,3})/KVM|fc_vcpu (\d{1,3})|vcpu(\d{1,3})|kvm-vcpu-(\d{1,3}))")
+_VM_FOLDER = re.compile(r"(\d+)-\d+")
+_CGROUP_V2 = re.compile(r"^0::(/.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Capture:
+    """The files of a machine, and those that are there but could not be read, with the error's number."""
+
+    files: Mapping[str, str]
+    unreadable: Mapping[str, int] = field(default_factory=dict)
+
+    def get(self, path: str) -> str | None:
+        """The text of a file without what surrounds it; None if it is not there."""
+        text = self.files.get(path)
+        return None if text is None else text.strip()
+
+    def matching(self, pattern: re.Pattern[str]) -> Iterator[tuple[re.Match[str], str]]:
+        """The files whose whole path the pattern matches, with their text."""
+        for path, text in self.files.items():
+            if match := pattern.fullmatch(path):
+                yield match, text
+
+
+def capture(tree: Readable, *, load: bool = True) -> Capture:
+    """Read a machine's files; `load` includes those that only tell how busy RDMA and NFS are."""
+    reader = _Reader(tree)
+    for pattern in (*_ALWAYS, *_VM, *(_LOAD if load else ())):
+        reader.read_matching(pattern)
+    if not reader.names("/sys/kernel/debug"):
+        # Not mounted: to who looks for VMs and statistics that is no better than forbidden.
+        reader.unreadable.setdefault("/sys/kernel/debug", errno.ENOENT)
+    for name in reader.names(KVM):
+        if match := _VM_FOLDER.fullmatch(name):
+            reader.read_vcpus(int(match[1]))
+    reader.read_matching(_LIBVIRT)
+    return Capture(reader.files, reader.unreadable)
+
+
+class _Reader:
+    """Reads what is there, and remembers what it may not read."""
+
+    def __init__(self, tree: Readable) -> None:
+        self._tree = tree
+        self.files: dict[str, str] = {}
+        self.unreadable: dict[str, int] = {}
+        self._names: dict[str, list[str]] = {}
+
+    def names(self, directory: str) -> list[str]:
+        """The names in a directory; none if there is no such directory, or it may not be seen."""
+        if directory not in self._names:
+            try:
+                self._names[directory] = self._tree.list(directory)
+            except OSError as error:
+                self._names[directory] = []
+                self._note(directory, error)
+        return self._names[directory]
+
+    def read(self, path: str) -> str | None:
+        try:
+            self.files[path] = self._tree.read_text(path)
+        except OSError as error:
+            self._note(path, error)
+        return self.files.get(path)
+
+    def read_matching(self, pattern: str) -> None:
+        for path in self._expand(pattern):
+            self.read(path)
+
+    def read_vcpus(self, vmm: int) -> None:
+        """Read of a VMM what tells where its vCPUs run, and how they got on."""
+        tasks = f"/proc/{vmm}/task"
+        for thread in self.names(tasks):
+            name = self.read(f"{tasks}/{thread}/comm")
+            if name is None or not VCPU_THREAD.fullmatch(name.strip()):
+                self.files.pop(f"{tasks}/{thread}/comm", None)
+                continue
+            self.read(f"{tasks}/{thread}/schedstat")
+            self.read(f"{tasks}/{thread}/status")
+            if found := _CGROUP_V2.search(self.read(f"{tasks}/{thread}/cgroup") or ""):
+                self._read_cpuset(found[1])
+
+    def _read_cpuset(self, group: str) -> None:
+        # A partition is a group's own or that of one above it (admin-guide/cgroup-v2.rst).
+        while group not in ("", "/"):
+            self.read(f"/sys/fs/cgroup{group}/cpuset.cpus.partition")
+            group = group.rpartition("/")[0]
+
+    def _note(self, path: str, error: OSError) -> None:
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError, ProcessLookupError)):
+            self.unreadable[path] = error.errno or errno.EIO
+
+    def _expand(self, pattern: str) -> list[str]:
+        paths = [""]
+        for part in pattern.strip("/").split("/"):
+            if "*" in part:
+                paths = [
+                    f"{path}/{name}" for path in paths for name in fnmatch.filter(self.names(path), part)
+                ]
+            else:
+                paths = [f"{path}/{part}" for path in paths]
+        return paths

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The VMs of a host: whose they are, where their vCPUs may run, and which have a CPU of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from fake_capture import HOST, changed, thread, vm
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cvmtune.core.cpumask import CpuMask
+from cvmtune.observe.capture import KVM, Capture
+from cvmtune.observe.vms import Vcpu, Vm, unowned, vms
+
+FOLDER = f"{KVM}/1200-13"
+TASK = "/proc/1200/task/1203"
+
+
+def only(changes: Mapping[str, str | None]) -> Vm:
+    """The first of the host's VMs, with some files changed."""
+    first, _ = vms(changed(HOST, changes))
+    assert first.folder == "1200-13"
+    return first
+
+
+# What is there
+
+
+def test_vms_of_a_host() -> None:
+    db, other = vms(Capture(HOST))
+    assert (db.folder, db.name) == ("1200-13", "db")
+    assert (other.folder, other.name) == ("1300-9", "of process 1300")
+    assert db.own_mask is None
+    assert db.vtimer_mode == "masked"
+    assert (db.exits, db.wfx_exits) == (5000, 1000 + 500 + 50 + 25)
+    assert [row["redundant_exits"] for row in db.vtimer] == [0, 1]
+    assert [row["untrapped"] for row in db.wfx] == [30, 30]
+
+
+def test_vcpus_of_a_vm() -> None:
+    assert only({}).vcpus == [
+        Vcpu(0, 1203, CpuMask(frozenset({2})), 10**9, 10**6, 40, False, 1500),
+        Vcpu(1, 1204, CpuMask(frozenset({3})), 10**9, 10**6, 40, False, 75),
+    ]
+
+
+def test_no_vms() -> None:
+    assert vms(Capture({})) == []
+    # KVM's own counters are beside the VMs' folders.
+    assert vms(Capture({f"{KVM}/exits": "7\n"})) == []
+
+
+def test_vm_of_a_kernel_without_the_features() -> None:
+    seen = Capture({f"{FOLDER}/exits": "7\n", f"{FOLDER}/wfi_exit_stat": "5\n"})
+    assert vms(seen) == [Vm("1200-13", "of process 1200", [], None, None, [], [], exits=7, wfx_exits=5)]
+
+
+@pytest.mark.parametrize(
+    ("name", "vcpu"),
+    [("CPU 7/KVM", 7), ("fc_vcpu 0", 0), ("vcpu12", 12), ("kvm-vcpu-3", 3), ("CPU 511/KVM", 511)],
+)
+def test_vcpus_of_any_vmm(name: str, vcpu: int) -> None:
+    (found,) = vms(Capture({f"{FOLDER}/exits": "7\n", **thread(1200, 1201, name, "0-1")}))
+    assert [one.vcpu for one in found.vcpus] == [vcpu]
+
+
+def test_vcpus_are_in_order_and_those_of_their_vmm() -> None:
+    found = Capture(
+        {
+            f"{FOLDER}/exits": "7\n",
+            **thread(1200, 1209, "vcpu2", "2"),
+            **thread(1200, 1210, "vcpu10", "3"),
+            **thread(1200, 1211, "vcpu0", "4"),
+            **thread(1200, 1200, "vmm", "0-7"),
+            **thread(120, 121, "vcpu5", "5"),
+        }
+    )
+    assert [(one.vcpu, one.thread) for one in vms(found)[0].vcpus] == [(0, 1211), (2, 1209), (10, 1210)]
+
+
+# Where vCPUs run
+
+
+@pytest.mark.parametrize(
+    ("allowed", "pinned_to"), [("2", 2), ("0", 0), ("0-3", None), ("1,3", None), ("127", 127)]
+)
+def test_pinned_is_who_may_run_on_one_cpu(allowed: str, pinned_to: int | None) -> None:
+    (vcpu, _) = only(thread(1200, 1203, "CPU 0/KVM", allowed)).vcpus
+    assert vcpu.pinned_to == pinned_to
+    assert vcpu.allowed.to_list() == allowed
+
+
+@pytest.mark.parametrize(
+    ("groups", "partitioned"),
+    [
+        ({"/m/vm/libvirt": "member", "/m/vm": "member"}, False),
+        ({"/m/vm/libvirt": "root"}, True),
+        ({"/m/vm/libvirt": "isolated"}, True),
+        ({"/m/vm/libvirt": "member", "/m/vm": "member", "/m": "isolated"}, True),
+        ({"/m/vm": "root"}, True),
+        # admin-guide/cgroup-v2.rst: a partition that has become invalid keeps nobody away.
+        ({"/m/vm": "root invalid (Cpu list in cpuset.cpus not exclusive)"}, False),
+        ({"/m/vm": "isolated invalid"}, False),
+        ({"/m/other": "root", "/m/vm/libvirt/x": "root", "/": "root", "": "root"}, False),
+    ],
+)
+def test_partition_of_a_group_or_one_above_it(groups: Mapping[str, str], partitioned: bool) -> None:
+    files = {f"/sys/fs/cgroup{group}/cpuset.cpus.partition": f"{kind}\n" for group, kind in groups.items()}
+    (vcpu, _) = only({**thread(1200, 1203, "CPU 0/KVM", "2", group="/m/vm/libvirt"), **files}).vcpus
+    assert vcpu.partitioned is partitioned
+
+
+@pytest.mark.parametrize("text", ["", "\n", "0::\n", "0::/\n", "0::m\n", "3:cpuset:/m\n"])
+def test_thread_without_a_group_is_not_partitioned(text: str) -> None:
+    files = {
+        "/sys/fs/cgroup/m/cpuset.cpus.partition": "root\n",
+        "/sys/fs/cgroup/cpuset.cpus.partition": "root\n",
+    }
+    (vcpu, _) = only({**files, f"{TASK}/cgroup": text}).vcpus
+    assert not vcpu.partitioned
+
+
+def host_of(*allowed: tuple[int, int, str]) -> list[Vm]:
+    """The VMs of vCPUs each given as VMM, id and the CPUs that it may run on."""
+    files: dict[str, str] = {}
+    for vmm, vcpu, cpus in allowed:
+        files |= vm(f"{vmm}-5") | thread(vmm, vmm + 1 + vcpu, f"CPU {vcpu}/KVM", cpus)
+    return vms(Capture(files))
+
+
+def test_vcpus_with_cpus_of_their_own() -> None:
+    assert unowned(host_of((100, 0, "2"), (100, 1, "3"), (200, 0, "4"))) == {}
+    assert unowned([]) == {}
+
+
+def test_vcpus_that_are_not_pinned() -> None:
+    assert unowned(host_of((100, 0, "2-3,5"), (100, 1, "6"))) == {("100-5", 0): "is not pinned (CPUs 2-3,5)"}
+
+
+def test_vcpus_that_share_a_cpu() -> None:
+    shares = "shares CPU 2 with another vCPU"
+    assert unowned(host_of((100, 0, "2"), (100, 1, "2"), (100, 2, "3"))) == {
+        ("100-5", 0): shares,
+        ("100-5", 1): shares,
+    }
+    assert unowned(host_of((100, 0, "2"), (200, 0, "2"))) == {("100-5", 0): shares, ("200-5", 0): shares}
+
+
+def test_threads_of_one_process_with_two_vms_do_not_share_with_themselves() -> None:
+    machines = vms(
+        Capture(
+            {**vm("100-5"), **vm("100-6"), **thread(100, 101, "vcpu0", "2"), **thread(100, 102, "vcpu1", "3")}
+        )
+    )
+    assert [len(machine.vcpus) for machine in machines] == [2, 2]
+    assert unowned(machines) == {}
+
+
+@given(
+    st.dictionaries(
+        st.tuples(st.sampled_from([100, 200, 300]), st.integers(0, 9)),
+        st.sets(st.integers(0, 5), min_size=1, max_size=2),
+        max_size=6,
+    )
+)
+def test_who_is_unowned_of_any_vcpus(where: dict[tuple[int, int], set[int]]) -> None:
+    cpus = {key: CpuMask(frozenset(one)).to_list() for key, one in where.items()}
+    found = unowned(host_of(*((vmm, vcpu, text) for (vmm, vcpu), text in cpus.items())))
+    alone = {key for key, one in where.items() if len(one) == 1 and [*where.values()].count(one) == 1}
+    assert found.keys() == {(f"{vmm}-5", vcpu) for vmm, vcpu in where.keys() - alone}
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", ["db", "a b", "1-web", "ä.pid", "<x>&"])
+def test_name_that_libvirt_gives_its_vmm(name: str) -> None:
+    assert only({"/run/libvirt/qemu/db.pid": None, f"/run/libvirt/qemu/{name}.pid": "1200"}).name == name
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "x\n", "12000\n", "-1200\n", "1200 1\n", "0x4b0\n", "<domstatus/>"]
+)
+def test_other_process_is_no_vmm(text: str) -> None:
+    assert only({"/run/libvirt/qemu/db.pid": text}).name == "of process 1200"
+
+
+@pytest.mark.parametrize(
+    "path", ["/run/libvirt/qemu/db.xml", "/run/libvirt/qemu/swtpm/db.pid", "/run/db.pid"]
+)
+def test_file_of_another_kind_names_nobody(path: str) -> None:
+    assert only({"/run/libvirt/qemu/db.pid": None, path: "1200\n"}).name == "of process 1200"
+
+
+# Files that hold something else
+
+
+@pytest.mark.parametrize(
+    ("text", "mask"),
+    [
+        ("system\n", None),
+        ("0\n", CpuMask(frozenset())),
+        ("00000003\n", CpuMask(frozenset({0, 1}))),
+        ("00000001,00000000\n", CpuMask(frozenset({32}))),
+    ],
+)
+def test_mask_of_its_own(text: str, mask: CpuMask | None) -> None:
+    assert only({f"{FOLDER}/wfx_trap_config": text}).own_mask == mask
+
+
+@pytest.mark.parametrize("text", ["", "\n", "none\n", "0x3\n", "3 4\n", f"{'f' * 9}\n", "1," * 999])
+def test_mask_that_does_not_parse_is_none(text: str) -> None:
+    assert only({f"{FOLDER}/wfx_trap_config": text}).own_mask is None
+
+
+def test_statistics_with_more_columns() -> None:
+    """docs/kernel-abi.md: more may follow, and their order may be any."""
+    text = "new wfe_exits entries vcpu wfi_exits\n- 7 100 1 10\n8 9 200 0 20\n"
+    found = only({f"{FOLDER}/wfx_trap_stats": text})
+    assert [vcpu.wfx_exits for vcpu in found.vcpus] == [29, 17]
+    assert [row["entries"] for row in found.wfx] == [100, 200]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "vcpu named wfi_exits wfe_exits\n", "vcpu wfi_exits\n0 5\n1 6\n", "x\n"]
+)
+def test_statistics_that_do_not_tell_exits(text: str) -> None:
+    assert [vcpu.wfx_exits for vcpu in only({f"{FOLDER}/wfx_trap_stats": text}).vcpus] == [None, None]
+
+
+def test_statistics_with_a_line_cut_short() -> None:
+    text = "vcpu wfi_exits wfe_exits\n0 5\n1 6 7\n"
+    assert [vcpu.wfx_exits for vcpu in only({f"{FOLDER}/wfx_trap_stats": text}).vcpus] == [None, 13]
+
+
+@pytest.mark.parametrize(
+    "status", [None, "", "Name:\tCPU 0/KVM\nCpus_allowed:\t4\n", "Cpus_allowed_list:\t2-\n"]
+)
+def test_vcpu_of_which_nothing_tells_where_it_runs_is_left_out(status: str | None) -> None:
+    """It has ended: that it were not pinned would be wrong."""
+    found = only({f"{TASK}/status": status})
+    assert [vcpu.vcpu for vcpu in found.vcpus] == [1]
+    assert unowned([found]) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "ran", "waited"),
+    [
+        (None, 0, 0),
+        ("", 0, 0),
+        ("5\n", 5, 0),
+        ("5 6", 5, 6),
+        ("5 6 7 8\n", 5, 6),
+        ("x 6 7\n", 0, 6),
+        ("-5 6 7", 0, 6),
+    ],
+)
+def test_times_of_a_thread(text: str | None, ran: int, waited: int) -> None:
+    vcpu = only({f"{TASK}/schedstat": text}).vcpus[0]
+    assert (vcpu.ran_ns, vcpu.waited_ns) == (ran, waited)
+
+
+@pytest.mark.parametrize("text", [None, "", "x\n", "-1\n"])
+def test_counter_that_is_none(text: str | None) -> None:
+    found = only({f"{FOLDER}/{name}": text for name in ("exits", "wfi_exit_stat")})
+    assert (found.exits, found.wfx_exits) == (0, 525)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([path for path in HOST if path.startswith((KVM, "/proc/1", "/run"))]), st.text()
+    )
+)
+def test_any_texts(files: dict[str, str]) -> None:
+    machines = vms(changed(HOST, files))
+    assert [machine.folder for machine in machines] == ["1200-13", "1300-9"]
+    everyone = {(machine.folder, vcpu.vcpu) for machine in machines for vcpu in machine.vcpus}
+    assert unowned(machines).keys() <= everyone
