@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,6 +85,127 @@ def test_from_hex_refuses(text: str, culprit: str) -> None:
     with pytest.raises(ValueError, match="no hex CPU mask") as caught:
         CpuMask.from_hex(text)
     assert culprit in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "cpus"),
+    [
+        # A bare word is a mask.
+        ("0", []),
+        ("3", [0, 1]),
+        ("10", [4]),
+        ("c", [2, 3]),
+        ("C\n", [2, 3]),
+        ("00000003", [0, 1]),
+        # So is what has 8 digits in every group after the first.
+        ("1,00000000", [32]),
+        ("00000001,00000000", [32]),
+        ("1,00000000,80000001", [0, 31, 64]),
+        # And whatever has 0x in front, whether or not its groups are full.
+        ("0xc", [2, 3]),
+        (" 0xC\n", [2, 3]),
+        ("0x00000003", [0, 1]),
+        ("0x1,00000000", [32]),
+        ("0x1,0", [32]),
+        ("0x2,6", [1, 2, 33]),
+        # The rest are lists.
+        ("2,6", [2, 6]),
+        ("2,00000006,7", [2, 6, 7]),
+        ("2-3", [2, 3]),
+        ("2-3,6\n", [2, 3, 6]),
+        ("3-3", [3]),
+        ("1,10-10", [1, 10]),
+        ("0-31,00000032", list(range(33))),  # as long as a group, but there is a range
+    ],
+)
+def test_parse(text: str, cpus: list[int]) -> None:
+    assert list(CpuMask.parse(text)) == cpus
+
+
+@pytest.mark.parametrize(
+    ("text", "culprit"),
+    [
+        ("", "no hex CPU mask"),
+        (" \n", "no hex CPU mask"),
+        ("none", "'none'"),
+        ("0x", "'0x'"),
+        ("0X3", "'0X3'"),
+        ("0x 3", "'0x 3'"),
+        ("0x0x3", "'0x3'"),
+        ("x3", "'x3'"),
+        ("1,0x00000003", "'0x00000003'"),
+        ("0x1,0x00000003", "'0x00000003'"),
+        ("0x2-3", "'2-3'"),
+        ("0x123456789", "'123456789'"),
+        ("123456789", "'123456789'"),
+        ("c,0", "'c'"),
+        ("2-c", "'2-c'"),
+        ("c-d", "'c-d'"),
+        ("-1", "'-1'"),
+        ("3-2", "backwards"),
+        ("1,2,", "item 3"),
+        ("1,,2", "item 2"),
+        ("1, 2", "item 2"),
+        ("1 2", "'1 2'"),
+        ("1,0000000g", "'0000000g'"),
+        (f"{MAX_CPUS}-{MAX_CPUS}", "past"),
+        (f"0,{MAX_CPUS}", "past"),
+        ("1" + ",00000000" * (MAX_CPUS // 32), str(MAX_CPUS)),
+        ("\N{ARABIC-INDIC DIGIT THREE}", "group 1"),
+    ],
+)
+def test_parse_refuses(text: str, culprit: str) -> None:
+    with pytest.raises(ValueError, match=r"give a hex mask such as .*, or a list such as") as caught:
+        CpuMask.parse(text)
+    assert culprit in str(caught.value)
+
+
+@given(masks)
+def test_parse_reads_what_to_hex_prints(one: CpuMask) -> None:
+    assert CpuMask.parse(one.to_hex()) == one
+    assert CpuMask.parse(f"0x{one.to_hex()}") == one
+    assert CpuMask.parse(one.to_hex().upper() + "\n") == one
+
+
+@given(masks.filter(lambda one: len(one) > 1))
+def test_parse_reads_what_to_list_prints(one: CpuMask) -> None:
+    assert CpuMask.parse(one.to_list()) == one
+
+
+@given(st.integers(0, MAX_CPUS - 1))
+def test_parse_takes_a_list_of_one_cpu_for_a_mask(cpu: int) -> None:
+    assert CpuMask.parse(mask(cpu).to_list()) == CpuMask.from_hex(str(cpu))
+    assert CpuMask.parse(f"{cpu}-{cpu}") == mask(cpu)
+
+
+@given(cpu_sets, st.integers(0, 100))
+def test_parse_reads_what_a_kernel_of_any_width_prints(cpus: frozenset[int], spare: int) -> None:
+    width = max(cpus, default=0) + 1 + spare
+    assert CpuMask.parse(kernel_hex(cpus, width) + "\n").cpus == cpus
+
+
+@given(st.text(alphabet="0123456789abcdefABCDEFxg,- \n_", max_size=24))
+def test_parse_gives_what_one_of_the_forms_says_or_value_error(text: str) -> None:
+    try:
+        one = CpuMask.parse(text)
+    except ValueError:
+        return
+    stripped = text.strip()
+    if "-" in stripped:
+        assert one == CpuMask.from_list(stripped)
+    elif re.fullmatch(r"(0x)?[0-9a-fA-F]{1,8}(,[0-9a-fA-F]{8})*", stripped):
+        assert one == CpuMask.from_hex(stripped.removeprefix("0x"))
+    else:
+        form = CpuMask.from_hex if stripped.startswith("0x") else CpuMask.from_list
+        assert one == form(stripped.removeprefix("0x"))
+
+
+@pytest.mark.parametrize(
+    ("cpus", "text"),
+    [([], "0 = none"), ([0], "1 = 0"), ([2, 3], "c = 2-3"), ([0, 32], "1,00000001 = 0,32")],
+)
+def test_both_forms(cpus: list[int], text: str) -> None:
+    assert mask(*cpus).both_forms() == text
 
 
 @pytest.mark.parametrize(

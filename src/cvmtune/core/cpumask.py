@@ -16,6 +16,8 @@ _GROUP_BITS = 32
 _GROUP_DIGITS = _GROUP_BITS // 4
 _GROUP = re.compile(rf"[0-9a-fA-F]{{1,{_GROUP_DIGITS}}}")
 _RANGE = re.compile(r"([0-9]+)(?:-([0-9]+))?")
+# A blank after it would go unnoticed, as from_hex() strips what is around a mask.
+_PREFIX = re.compile(r"^0x(?=\S)")
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,33 @@ class CpuMask:
                 )
             cpus.update(range(first, last + 1))
         return cls(frozenset(cpus))
+
+    @classmethod
+    def parse(cls, text: str) -> CpuMask:
+        """Parse what people write: a hex mask, also with 0x in front, or a list of CPUs.
+
+        With 0x it is a mask; else with a "-" a list; else with a "," a mask if every group after the first
+        has 8 digits, as the kernel prints them, or else a list. A bare word is a mask, as in the kernel's
+        files: "3" is CPUs 0 and 1, and CPU 3 alone is "3-3" or "8".
+
+        So this reads back what to_hex() prints, and what to_list() prints but for no CPU and for one CPU.
+        Raises ValueError.
+        """
+        stripped = text.strip(string.whitespace)
+        _, *later = stripped.split(",")
+        is_list = not stripped.startswith("0x") and (
+            "-" in stripped or any(len(group) != _GROUP_DIGITS for group in later)
+        )
+        try:
+            return cls.from_list(stripped) if is_list else cls.from_hex(_PREFIX.sub("", stripped))
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; give a hex mask such as c or 1,00000000, or a list such as 2-3,6"
+            ) from error
+
+    def both_forms(self) -> str:
+        """Return the mask in both forms, for people: "c = 2-3"; the empty mask is "0 = none"."""
+        return f"{self.to_hex()} = {self.to_list() or 'none'}"
 
     def to_hex(self) -> str:
         """Return the mask as the kernel's %*pb prints a bitmap just wide enough; the empty mask is "0"."""

@@ -38,6 +38,7 @@ class Knob(Protocol):
     """One feature's control. Every method but read() raises KnobError when it cannot do what it says."""
 
     name: str
+    path: str
 
     def read(self, system: System) -> State:
         """Tell the present state; a missing or unreadable control is a State too, never an exception."""

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading files that root will act upon: nobody but root, or who runs this, may decide what they say."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from pathlib import Path
+
+from cvmtune.core.errors import CvmtuneError
+
+MAX_BYTES = 1 << 20
+
+
+def read_trusted(path: Path) -> str:
+    """Return the text of a file, if it is one to trust.
+
+    It must be a regular file of at most MAX_BYTES, UTF-8, owned by root or the effective user, and writable
+    neither by others nor by a group other than root's; nor may its directory be, unless it is sticky. Access
+    control lists are seen as far as the mode shows them. Symlinks are followed: what counts is where they
+    end.
+
+    Raises CvmtuneError if the file is missing, cannot be read, or is not to be trusted. Never waits for a
+    FIFO's other end.
+    """
+    try:
+        real = Path(os.path.realpath(path, strict=True))
+        directory = os.open(real.parent, os.O_PATH | os.O_DIRECTORY)
+        try:
+            # Opened by its name in the directory that is judged, and not through a symlink put there since:
+            # so what is judged is what is read, whoever renames what meanwhile.
+            with open(
+                real.name,
+                "rb",
+                opener=lambda name, flags: os.open(
+                    name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory
+                ),
+            ) as file:
+                _check_file(real, os.fstat(file.fileno()))
+                _check_directory(real.parent, os.fstat(directory))
+                data = file.read(MAX_BYTES + 1)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        next_step = "run as root" if isinstance(error, PermissionError) else "give a file that can be read"
+        raise CvmtuneError(f"cannot read it: {error.strerror}", str(path), next_step) from error
+    if len(data) > MAX_BYTES:
+        raise CvmtuneError(f"more than {MAX_BYTES} bytes", str(real), "give the file that was meant")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CvmtuneError(f"not UTF-8 at byte {error.start}", str(real), "save it as UTF-8") from error
+
+
+def _check_file(path: Path, info: os.stat_result) -> None:
+    if not stat.S_ISREG(info.st_mode):
+        raise CvmtuneError("not a regular file", str(path), "give the path of a regular file")
+    if info.st_uid not in (0, os.geteuid()):
+        raise CvmtuneError(
+            f"the file belongs to user {info.st_uid}, who may change it at any time",
+            str(path),
+            f"check what it says, then: chown root {shlex.quote(str(path))}",
+        )
+    if excess := _excess(info):
+        raise CvmtuneError(
+            "others than its owner may write the file",
+            str(path),
+            f"check what it says, then: chmod {excess} {shlex.quote(str(path))}",
+        )
+
+
+def _check_directory(path: Path, info: os.stat_result) -> None:
+    # In a sticky directory nobody else can replace a file of root's or ours.
+    if not info.st_mode & stat.S_ISVTX and (excess := _excess(info)):
+        raise CvmtuneError(
+            "others than the owner of its directory may put another file in its place",
+            str(path),
+            f"check what is in it, then: chmod {excess} {shlex.quote(str(path))}",
+        )
+
+
+def _excess(info: os.stat_result) -> str:
+    """Return what chmod has to take away so that only the owner, and root's group, can write; or nothing."""
+    group = "g" if info.st_mode & stat.S_IWGRP and info.st_gid != 0 else ""
+    others = "o" if info.st_mode & stat.S_IWOTH else ""
+    return f"{group}{others}-w" if group or others else ""
