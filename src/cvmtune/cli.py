@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: parsing and dispatch, nothing else.
 
-Exit status: 0 done (of `prove`: every verdict PASS), 1 some verdict FAIL or UNDECIDED, 2 wrong usage, 3 the
-lab or a file failed. `lab run` ends with the status of the command that it ran.
+Exit status: 0 done (of `prove`: every verdict PASS; of `verify`: in force), 1 some verdict FAIL or UNDECIDED,
+or not in force, 2 wrong usage, 3 the lab or a file failed (of `apply`: nothing is changed), 4 partly applied
+and not taken back, 5 preconditions not met. `lab run` ends with the status of the command that it ran.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from cvmtune.core.errors import CvmtuneError
 
 _MACHINES = ("plain", "vm", "cvm")
 _FLAVOURS = ("default", "debug", "kcsan", "absent", "unpatched")
+# What a system that is only tuned need not have (pyproject.toml).
+_LAB_PACKAGES = ("rich", "jinja2", "markupsafe", "matplotlib")
 _LONGEST = 1e6  # seconds
 _Handler = Callable[[argparse.Namespace], int]
 
@@ -41,7 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("cvmtune: interrupted", file=sys.stderr)
         return 130
-    except Exception:
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in _LAB_PACKAGES:
+            print(f"cvmtune: this needs the package {error.name}", file=sys.stderr)
+            print("  next: pip install 'cvmtune[lab]', or make setup in a checkout", file=sys.stderr)
+            return CvmtuneError.exit_code
         # A mistake of ours. Its status must not be taken for a verdict's.
         traceback.print_exc()
         print("cvmtune: this is a fault of cvmtune itself; please report it", file=sys.stderr)
@@ -52,10 +59,14 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     top = argparse.ArgumentParser(
         prog="cvmtune",
-        description="Performance features for Arm confidential VMs: prove them in a lab.",
+        description="Performance features for Arm confidential VMs: use them, or prove them in a lab.",
     )
     top.add_argument("--version", action="version", version=f"cvmtune {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
+    _add_status(commands)
+    _add_recommend(commands)
+    _add_apply(commands)
+    _add_persist(commands)
     _add_prove(commands)
     _add_report(commands)
     _add_lab(commands)
@@ -69,6 +80,64 @@ def _command(
     parser.add_argument("--verbose", action="store_true", help="show where in the program an error arose")
     parser.set_defaults(handler=handler)
     return parser
+
+
+def _add_status(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands, "status", "which features this system has, what is on, what is risky", _status
+    )
+    _json(parser)
+    parser = _command(commands, "verify", "whether what was applied is still in force", _verify)
+    _json(parser)
+
+
+def _add_recommend(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "recommend", "watch this system, say what to set and why", _recommend)
+    parser.add_argument("--seconds", type=_seconds, default=10.0, metavar="S", help="how long (default 10)")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="keep the counters there")
+    parser.add_argument("--counters", type=Path, metavar="FILE", help="go by counters that were kept")
+    _json(parser)
+
+
+def _add_apply(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "apply", "set a profile, a recommendation, or what the options say", _apply)
+    _settings_options(parser)
+    _output_options(parser)
+    parser = _command(commands, "rollback", "have all as it was before the first apply", _rollback)
+    _output_options(parser)
+
+
+def _add_persist(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands, "persist", "have settings applied at each boot; default: those applied", _persist
+    )
+    _settings_options(parser)
+    _output_options(parser)
+    parser = _command(commands, "unpersist", "have nothing applied at boot any more", _unpersist)
+    _output_options(parser)
+
+
+def _settings_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "what",
+        nargs="?",
+        metavar="PROFILE|RECOMMENDATION",
+        help="a profile's name or file (.toml), or what recommend --json printed (a file, .json)",
+    )
+    cpus = "a hex mask (c) or a list (2-3,6; CPU 3 alone: 3-3), off, all or all-but-first"
+    for name, metavar, help in (
+        ("ipi", "MASK", f"CPUs that poll for IPIs: {cpus}"),
+        ("ipi-poll-us", "N", "how long they poll at most, in microseconds; 0: without end"),
+        ("cq-poll", "CPU", "the CPU that polls RDMA's completion queues, off or last"),
+        ("cq-idle-us", "N", "after so many microseconds without a completion it sleeps; 0: never"),
+        ("wfx", "MASK", "ids of vCPUs whose WFx is not trapped, on a host: as --ipi"),
+        ("wfx-guard", "on|off", "trap them while something else wants their CPU"),
+    ):
+        parser.add_argument(f"--{name}", dest=f"set {name}", metavar=metavar, help=help)
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
 
 
 def _add_prove(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -144,12 +213,12 @@ def _add_lab(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _output_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    _json(parser)
     _dry_run(parser)
 
 
 def _dry_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dry-run", action="store_true", help="print the commands instead of running them")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
 
 
 def _boot_options(parser: argparse.ArgumentParser) -> None:
@@ -178,6 +247,74 @@ def _seconds(text: str) -> float:
 
 
 # Each handler imports what it needs: inside a guest there is neither a lab nor a plot.
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from cvmtune.commands import site, status
+
+    return status.main(site.local(), as_json=arguments.json)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from cvmtune.commands import site, verify
+
+    return verify.main(site.local(), as_json=arguments.json)
+
+
+def _recommend(arguments: argparse.Namespace) -> int:
+    from cvmtune.commands import recommend, site
+
+    return recommend.main(
+        site.local(),
+        arguments.seconds,
+        record=arguments.record,
+        counters=arguments.counters,
+        as_json=arguments.json,
+    )
+
+
+def _apply(arguments: argparse.Namespace) -> int:
+    from cvmtune.commands import apply, site
+
+    return apply.main(
+        site.local(),
+        arguments.what,
+        _flags(arguments),
+        dry_run=arguments.dry_run,
+        as_json=arguments.json,
+    )
+
+
+def _rollback(arguments: argparse.Namespace) -> int:
+    from cvmtune.commands import rollback, site
+
+    return rollback.main(site.local(), dry_run=arguments.dry_run, as_json=arguments.json)
+
+
+def _persist(arguments: argparse.Namespace) -> int:
+    from cvmtune.commands import persist, site
+
+    return persist.persist(
+        site.local(),
+        arguments.what,
+        _flags(arguments),
+        dry_run=arguments.dry_run,
+        as_json=arguments.json,
+    )
+
+
+def _unpersist(arguments: argparse.Namespace) -> int:
+    from cvmtune.commands import persist, site
+
+    return persist.unpersist(site.local(), dry_run=arguments.dry_run, as_json=arguments.json)
+
+
+def _flags(arguments: argparse.Namespace) -> dict[str, str]:
+    """The settings given as options, by name."""
+    given = vars(arguments).items()
+    return {
+        key.partition(" ")[2]: value for key, value in given if key.startswith("set ") and value is not None
+    }
 
 
 def _prove(arguments: argparse.Namespace) -> int:

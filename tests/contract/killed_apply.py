@@ -30,7 +30,7 @@ class Request:
     """What to do on the tree of files `root`: apply `settings`, or without any, roll back.
 
     The process dies at the step of number `kill`, a step being the moment before or after one of `calls`.
-    Writing one of `broken`, a path and a text, takes effect, and then fails.
+    Writing one of `broken`, a path and a text, takes effect, and then fails; one of `refused` just fails.
     """
 
     settings: dict[str, str] = field(default_factory=dict)
@@ -38,6 +38,7 @@ class Request:
     kill: int | None = None
     calls: tuple[str, ...] = (*CALLS, "flock")
     broken: tuple[tuple[str, str], ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,12 @@ class BrokenSystem(LocalSystem):
     """This machine's files, of which some fail as in Request."""
 
     broken: tuple[tuple[str, str], ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
 
     def write_text(self, path: str, text: str) -> None:
-        super().write_text(path, text)
-        if (path, text) in self.broken:
+        if (path, text) not in self.refused:
+            super().write_text(path, text)
+        if (path, text) in (*self.broken, *self.refused):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
@@ -71,7 +74,7 @@ def journal_of(root: Path) -> Journal:
 
 
 def _act(request: Request) -> Answer:
-    system = BrokenSystem(Path(request.root), request.broken)
+    system = BrokenSystem(Path(request.root), request.broken, request.refused)
     journal = journal_of(system.root)
     steps: list[str] = []
 
@@ -116,7 +119,8 @@ def _fork(request: Request) -> Answer:
 
 
 def _tupled(values: dict[str, Any]) -> Request:
-    values["broken"] = tuple((path, text) for path, text in values["broken"])
+    for key in ("broken", "refused"):
+        values[key] = tuple((path, text) for path, text in values[key])
     return Request(**values)
 
 

@@ -136,13 +136,13 @@ CASES = {
         AT_FIRST | ONE,
         {"write": 1 + 4 * 3 - 1 + 4, "unlink": 1, "fsync": 2 + 4 * 2 - 1 + 1},
     ),
-    # Reading back tells that it took effect; so a second attempt would find nothing to do.
+    # The others are put back all the same.
     "apply that cannot be undone": Case(
         (),
-        replace(APPLY_ONE, broken=(writing("wfx", "c"), writing("ipi", "1"))),
+        replace(APPLY_ONE, broken=(writing("wfx", "c"),), refused=(writing("ipi", "1"),)),
         "PartlyApplied",
-        AT_FIRST,
-        {"write": 1 + 3 * 3 - 1 + 3, "fsync": 1 + 2 + 3 * 2 - 1},
+        AT_FIRST | {"ipi": "c"},
+        {"write": 1 + 3 * 3 - 1 + 2, "fsync": 1 + 2 + 3 * 2 - 1},
     ),
     "rollback": Case(
         (APPLY_ONE,), ROLLBACK, "", AT_FIRST, {"write": 1 + 3 * 2, "unlink": 1, "fsync": 1 + 3 + 1}

@@ -55,6 +55,15 @@ ALL = {"ipi-poll-us": "50", "ipi": "c", "cq-idle-us": "200", "cq-poll": "3", "wf
 SOME = {"ipi-poll-us": "50", "ipi": "c", "cq-poll": "3"}
 OTHER = {"ipi": "e", "cq-poll": "2", "wfx": "1,00000000"}
 
+FAULTS: dict[str, BaseException] = {
+    "EIO": os_error(errno.EIO),
+    "EPERM": os_error(errno.EPERM),
+    "ENOENT": os_error(errno.ENOENT),
+    "error": RuntimeError("a mistake"),
+    "interrupt": KeyboardInterrupt(),
+    "crash": Crash(),
+}
+
 # Each input makes files, which takes what a busy computer leaves; and the inputs are the same on every run.
 steady = settings(deadline=None, derandomize=True)
 
@@ -347,7 +356,9 @@ def test_setting_that_cannot_be_put_back(controls: Controls, journal: Journal) -
     assert journal.entries() == []
 
 
-def broken(controls: Controls, writes: dict[tuple[str, str], When]) -> None:
+def broken(
+    controls: Controls, writes: dict[tuple[str, str], When], error: BaseException = FAULTS["EIO"]
+) -> None:
     """Let writes fail, each once, before or after it has taken effect."""
     real_write = controls.write_text
 
@@ -356,7 +367,7 @@ def broken(controls: Controls, writes: dict[tuple[str, str], When]) -> None:
         if when != "before":
             real_write(path, text)
         if when is not None:
-            raise os_error(errno.EIO)
+            raise error
 
     controls.write_text = write  # type: ignore[method-assign]
 
@@ -403,16 +414,6 @@ def test_interrupt_goes_on_once_all_is_put_back(
         assert now(controls) == FIRST  # for the second came after the write
         rollback(controls, journal)
     assert controls.show() == SHOWN
-
-
-FAULTS = {
-    "EIO": os_error(errno.EIO),
-    "EPERM": os_error(errno.EPERM),
-    "ENOENT": os_error(errno.ENOENT),
-    "error": RuntimeError("a mistake"),
-    "interrupt": KeyboardInterrupt(),
-    "crash": Crash(),
-}
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
@@ -619,8 +620,9 @@ def test_rollback_of_several_sets_each_once_to_what_it_was_at_first(
     for wanted in (SOME, OTHER, {"ipi": "8"}):
         change(controls, journal, wanted)
     controls.written.clear()
-    found = {one.name: (one.found, one.value) for one in rollback(controls, journal)}
-    assert found == {
+    restored = rollback(controls, journal)
+    assert not any(one.foreign for one in restored)
+    assert {one.name: (one.found, one.value) for one in restored} == {
         "wfx": ("1,00000000", "0"),
         "cq-poll": ("2", "-1"),
         "ipi": ("8", "0"),
@@ -664,11 +666,13 @@ def test_rollback_of_a_control_that_has_gone(controls: Controls, journal: Journa
 
 def test_rollback_after_a_restart_writes_nothing(controls: Controls, journal: Journal) -> None:
     kill(controls, journal, {"ipi": "c", "cq-poll": "3"}, at=IPI)
+    controls.files[IPI].write_text(IPI, "5\n")
     before = controls.show()
     controls.restart("boot 2")
     controls.written.clear()
     assert rollback(controls, journal) == [
-        Restored("ipi", IPI, "c", "0", foreign=False, gone=False, restarted=True)
+        # Whoever set it since the restart has not changed what cvmtune set.
+        Restored("ipi", IPI, "5", "0", foreign=False, gone=False, restarted=True)
     ]
     assert (controls.written, controls.show()) == ([], before)
     assert journal.entries() == []
@@ -701,14 +705,19 @@ def test_rollback_while_another_is_at_work_is_refused(controls: Controls, journa
     assert now(controls) == FIRST | SOME
 
 
-def test_what_cannot_be_undone_does_not_keep_the_others(controls: Controls, journal: Journal) -> None:
+@pytest.mark.parametrize(
+    ("fault", "why"), [("EIO", "cannot write mask 0: Input/output error"), ("error", "RuntimeError")]
+)
+def test_what_cannot_be_undone_does_not_keep_the_others(
+    controls: Controls, journal: Journal, fault: str, why: str
+) -> None:
     change(controls, journal, SOME)
     change(controls, journal, OTHER)
-    broken(controls, {(IPI, "0"): "before"})
+    broken(controls, {(IPI, "0"): "before"}, FAULTS[fault])
     with pytest.raises(PartlyApplied) as caught:
         rollback(controls, journal)
     assert caught.value.exit_code == 4
-    assert "still in force: ipi is e, not 0 as before: cannot write mask 0" in caught.value.what
+    assert f"still in force: ipi is e, not 0 as before: {why}" in caught.value.what
     assert "cvmtune rollback" in caught.value.next_step
     assert controls.show() == SHOWN | {IPI: "e\n"}
     with pytest.raises(CvmtuneError, match="an earlier change was interrupted"):
@@ -764,6 +773,30 @@ def test_journal_that_cannot_be_emptied(controls: Controls, journal: Journal) ->
     assert caught.value.next_step == "cvmtune rollback"
     assert controls.show() == SHOWN
     assert rollback(controls, journal) == []
+    assert journal.entries() == []
+
+
+def test_journal_of_a_full_disk_that_can_be_emptied_only_in_part(
+    controls: Controls, journal: Journal
+) -> None:
+    """The entry that tells what was at first goes last: what is left tells no later value."""
+    change(controls, journal, SOME)
+    change(controls, journal, OTHER)
+    removed: list[str] = []
+
+    def fail(when: str, name: str, args: tuple[Any, ...]) -> None:
+        if (when, name) == ("before", "write"):
+            raise os_error(errno.ENOSPC)
+        if (when, name) == ("before", "unlink") and removed:
+            raise os_error(errno.EROFS)
+        if (when, name) == ("after", "unlink"):
+            removed.append(args[0])
+
+    with watched(fail), pytest.raises(CvmtuneError, match="the journal still has an entry"):
+        rollback(controls, journal)
+    assert controls.show() == SHOWN
+    rollback(controls, journal)
+    assert controls.show() == SHOWN
     assert journal.entries() == []
 
 

@@ -70,6 +70,13 @@ def test_capture_that_is_no_later_one_is_an_error(uptime: str | None) -> None:
         guest({UPTIME: uptime})
 
 
+@pytest.mark.parametrize("uptime", ["", "x\n", "nan 1\n", "-1.00 1\n", None])
+def test_capture_of_an_unknown_time_is_an_error(uptime: str | None) -> None:
+    """Rates since boot would look like rates."""
+    with pytest.raises(ValueError, match="not a later one of the same machine"):
+        guest({}, {UPTIME: uptime})
+
+
 @pytest.mark.parametrize("boot", ["5f2e3f9c-4f4c-4c43-9d0d-5d2f1f6a3a01\n", "", None])
 def test_restart_between_is_an_error(boot: str | None) -> None:
     """Also when the machine has been up for longer since."""

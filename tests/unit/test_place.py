@@ -38,6 +38,7 @@ def words(line: str) -> dict[str, str]:
         {"/sys/class/dmi/id/sys_vendor": "Red Hat\n", **PRODUCT},
         {"/proc/device-tree/compatible": "linux,dummy-virt\0"},
         {"/sys/class/dmi/id/product_name": "Firecracker\n"},
+        {"/sys/class/dmi/id/sys_vendor": "KVM\n"},
         {"/sys/class/dmi/id/sys_vendor": "Cloud Hypervisor\n"},
         {"/sys/class/dmi/id/product_name": "Virtual Machine\n"},
         # Not that it would be: what the host of this guest is, is not the guest's to know.
@@ -89,7 +90,10 @@ def test_host(more: Mapping[str, str], line: str, confidential: bool, monitor: s
     assert (found.role, found.confidential, found.monitor) == ("host", confidential, monitor)
 
 
-@pytest.mark.parametrize("files", [{}, {"/sys/class/dmi/id/sys_vendor": "Ampere(R)\n"}, words("quiet")])
+@pytest.mark.parametrize(
+    "files",
+    [{}, {"/sys/class/dmi/id/sys_vendor": "Ampere(R)\n"}, words("kvm-arm.mode=protected virtcca_cvm_host=1")],
+)
 def test_neither_guest_nor_host(files: Mapping[str, str]) -> None:
     found = place(Capture(files))
     assert (found.role, found.confidential, found.monitor) == ("machine", False, "none")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cvmtune.core.errors import CvmtuneError
-from cvmtune.core.system import LocalSystem, System
+from cvmtune.core.system import LocalSystem, Readable, System
 
 MASK = "/sys/kernel/mask"
 
@@ -21,6 +21,8 @@ def local(tmp_path: Path) -> LocalSystem:
 def test_is_a_system(local: LocalSystem) -> None:
     system: System = local
     assert system.run(["echo", "here"]).check().stdout == "here\n"
+    readable: Readable = local
+    assert readable.list("/sys") == ["kernel"]
 
 
 def test_reads_under_its_root(local: LocalSystem) -> None:
@@ -69,7 +71,78 @@ def test_write_refuses_a_symlink(local: LocalSystem) -> None:
     with pytest.raises(OSError, match="symbolic links") as caught:
         local.write_text(MASK, "3\n")
     assert caught.value.errno == errno.ELOOP
+    assert caught.value.filename == MASK
     assert target.read_text() == "0\n"
+
+
+@pytest.mark.parametrize("link", ["sys", "sys/module", "sys/module/kvm/parameters"])
+@pytest.mark.parametrize("target", ["root/elsewhere", "elsewhere"])
+@pytest.mark.parametrize("absolute", [True, False])
+def test_write_refuses_a_symlink_on_the_way(tmp_path: Path, link: str, target: str, absolute: bool) -> None:
+    """Wherever it leads, within the root too."""
+    root = tmp_path / "root"
+    path = "/sys/module/kvm/parameters/wfx_guard"
+    file = root / path.lstrip("/")
+    file.parent.mkdir(parents=True)
+    file.write_text("N\n")
+    moved = tmp_path / target
+    (root / link).rename(moved)
+    (root / link).symlink_to(moved if absolute else os.path.relpath(moved, (root / link).parent))
+    local = LocalSystem(root)
+    assert local.read_text(path) == "N\n"
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="Not a directory") as caught:
+        local.write_text(path, "Y\n")
+    assert caught.value.errno == errno.ENOTDIR
+    assert caught.value.filename == path
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert file.read_text() == "N\n"
+
+
+def test_write_takes_a_root_behind_a_symlink(tmp_path: Path) -> None:
+    """Whoever names a root has chosen it."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/mask").write_text("0\n")
+    (tmp_path / "link").symlink_to("real")
+    LocalSystem(tmp_path / "link").write_text("/mask", "3\n")
+    assert (tmp_path / "real/mask").read_text() == "3\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "number"),
+    [
+        ("/sys/kernel", errno.EISDIR),
+        ("/sys/kernel/mask/more", errno.ENOTDIR),
+        ("/sys/none/mask", errno.ENOENT),
+        ("/", errno.ENOENT),
+        ("", errno.ENOENT),
+    ],
+)
+def test_write_to_what_is_no_file(local: LocalSystem, path: str, number: int) -> None:
+    (local.root / "sys/kernel/mask").write_text("0\n")
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError) as caught:  # noqa: PT011, its number tells more than its words
+        local.write_text(path, "3\n")
+    assert caught.value.errno == number
+    assert caught.value.filename == path
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_lists_names_in_order(local: LocalSystem) -> None:
+    for name in ("b", "a", ".c", "B"):
+        (local.root / "sys/kernel" / name).touch()
+    (local.root / "sys/kernel/d").mkdir()
+    assert local.list("/sys/kernel") == [".c", "B", "a", "b", "d"]
+    assert local.list("/sys/kernel/d") == []
+    assert local.list("/") == ["sys"]
+
+
+@pytest.mark.parametrize(("path", "number"), [("/sys/none", errno.ENOENT), (MASK, errno.ENOTDIR)])
+def test_list_of_what_is_no_directory(local: LocalSystem, path: str, number: int) -> None:
+    (local.root / "sys/kernel/mask").touch()
+    with pytest.raises(OSError) as caught:  # noqa: PT011, its number tells more than its words
+        local.list(path)
+    assert caught.value.errno == number
 
 
 def test_write_is_one_write_of_the_whole_text(local: LocalSystem, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -235,6 +235,12 @@ def test_statistics_with_a_line_cut_short() -> None:
     assert [vcpu.wfx_exits for vcpu in only({f"{FOLDER}/wfx_trap_stats": text}).vcpus] == [None, 13]
 
 
+def test_status_with_odd_lines() -> None:
+    text = "\nodd\nName:\tx:y: z\n:\nCpus_allowed_list:\t1,3\nvoluntary_ctxt_switches:\t8\n"
+    vcpu = only({f"{TASK}/status": text}).vcpus[0]
+    assert (vcpu.allowed.to_list(), vcpu.sleeps) == ("1,3", 8)
+
+
 @pytest.mark.parametrize(
     "status", [None, "", "Name:\tCPU 0/KVM\nCpus_allowed:\t4\n", "Cpus_allowed_list:\t2-\n"]
 )

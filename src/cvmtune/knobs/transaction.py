@@ -396,7 +396,7 @@ def _in_force(system: System, stuck: Sequence[tuple[Change, BaseException]]) -> 
 
 def _told(error: BaseException) -> CvmtuneError:
     """Return the error as one to tell users."""
-    return error if isinstance(error, CvmtuneError) else CvmtuneError(f"{type(error).__name__}: {error}")
+    return error if isinstance(error, CvmtuneError) else CvmtuneError(repr(error))
 
 
 def _drop(entries: Sequence[Entry], said: str) -> None:

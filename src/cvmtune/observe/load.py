@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -108,7 +109,8 @@ def load(before: Capture, after: Capture) -> Load:
     """Compare two captures of a machine; ValueError if they are not, in this order, of one."""
     seconds = _uptime(after) - _uptime(before)
     boot = "/proc/sys/kernel/random/boot_id"
-    if seconds <= 0 or before.get(boot) != after.get(boot):
+    # Not "<= 0": it is nan where a time is not known.
+    if not seconds > 0 or before.get(boot) != after.get(boot):
         raise ValueError("the second capture is not a later one of the same machine")
     where = place(after)
     cpus = _cpus(before, after, seconds)
@@ -128,7 +130,7 @@ def load(before: Capture, after: Capture) -> Load:
 
 def _uptime(capture: Capture) -> float:
     match = _UPTIME.match(capture.get("/proc/uptime") or "")
-    return float(match[0]) if match else 0.0
+    return float(match[0]) if match else math.nan
 
 
 def _cpus(before: Capture, after: Capture, seconds: float) -> dict[int, CpuLoad]:

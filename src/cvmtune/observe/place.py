@@ -107,7 +107,7 @@ def _flavour(capture: Capture) -> Flavour:
 def _cpus(capture: Capture, name: str) -> CpuMask:
     text = capture.get(f"{CPUS}/{name}") or ""
     try:
-        # "(null)" is what some kernels show for no CPU.
-        return CpuMask.from_list("" if text == "(null)" else text)
+        return CpuMask.from_list(text)
     except ValueError:
+        # "(null)" is what some kernels show for no CPU.
         return CpuMask(frozenset())

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`cvmtune persist` and `unpersist`: have settings applied at each boot, by a systemd unit.
+
+The settings are a profile of their own, with the preconditions of what they come from. While these do not
+hold, `apply` ends with Unmet's status and systemd tries again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from cvmtune.commands.site import Site
+from cvmtune.commands.wanted import Wanted, wanted
+from cvmtune.core import command
+from cvmtune.core.errors import CvmtuneError, UsageError
+from cvmtune.knobs.transaction import PartlyApplied, verify
+from cvmtune.profiles import Profile, Requirements, load
+
+UNIT = "cvmtune.service"
+_UNITS = "etc/systemd/system"
+_PROFILE = "persisted.toml"
+_RETRY_S = 30
+
+_UNIT_TEXT = """\
+# Made by cvmtune persist; cvmtune unpersist removes it.
+[Unit]
+Description=Settings of performance features for confidential VMs
+After=systemd-modules-load.service
+# A vendor's kernel polls only what is mounted afterwards.
+Before=remote-fs-pre.target
+Wants=remote-fs-pre.target
+# It may take any time until the settings' preconditions hold.
+StartLimitIntervalSec=0
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+{modprobe}ExecStart={apply}
+ExecStop={rollback}
+Restart=on-failure
+RestartSec={retry}
+# Only preconditions that do not hold yet are tried again.
+RestartPreventExitStatus=1 2 {failed} {partly}
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def persist(site: Site, what: str | None, flags: Mapping[str, str], *, dry_run: bool, as_json: bool) -> int:
+    """Write the settings and the unit and enable it; without any settings, those that are applied now."""
+    one = wanted(site, what, flags) if what or flags else _applied(site)
+    profile, unit = site.configuration / _PROFILE, site.root / _UNITS / UNIT
+    files = {profile: _toml(one), unit: _unit(site, one.profile)}
+    commands = list(_systemctl(site, "daemon-reload", "enable"))
+    if not dry_run:
+        _write(profile, files[profile])
+        # What will be read at the next boot is read now: it must be what was meant, and trusted.
+        load(str(profile), site.profiles)
+        _write(unit, files[unit])
+        for argv in commands:
+            command.run(argv, timeout=60).check()
+    _tell(files, commands, f"{one.source} is applied at each boot", dry_run=dry_run, as_json=as_json)
+    return 0
+
+
+def unpersist(site: Site, *, dry_run: bool, as_json: bool) -> int:
+    """Disable and remove the unit and its settings, if there are any; what is in force stays so."""
+    files = [path for path in (site.root / _UNITS / UNIT, site.configuration / _PROFILE) if path.exists()]
+    commands = list(_systemctl(site, "disable", "daemon-reload")) if files else []
+    if not dry_run and files:
+        command.run(commands[0], timeout=60)
+        for path in files:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise CvmtuneError(f"cannot remove it: {error.strerror}", str(path), "run as root") from error
+        for argv in commands[1:]:
+            command.run(argv, timeout=60).check()
+    done = "nothing is applied at boot any more" if files else "nothing was to be applied at boot"
+    _tell(dict.fromkeys(files, ""), commands, done, dry_run=dry_run, as_json=as_json)
+    return 0
+
+
+def persisted(site: Site) -> bool:
+    """Tell whether settings are to be applied at each boot."""
+    return (site.root / _UNITS / UNIT).exists()
+
+
+def _applied(site: Site) -> Wanted:
+    found = verify(site.system, site.journal)
+    if found.interrupted:
+        raise CvmtuneError("a change was interrupted, or is at work", next_step="cvmtune rollback")
+    settings = {one.name: one.wanted for one in found.checks}
+    if not settings or found.restarted:
+        raise UsageError("nothing is applied that could be persisted", next_step="name a profile or settings")
+    return Wanted(Profile("applied", "", (), Requirements(), settings, {}), found.source)
+
+
+def _unit(site: Site, profile: Profile) -> str:
+    # Not what PATH finds: the interpreter that runs us has the package, and -I keeps the environment out.
+    ours = [sys.executable, "-I", "-m", "cvmtune"]
+    loads = "cq-poll" in {**profile.settings, **profile.optional}
+    return _UNIT_TEXT.format(
+        modprobe="ExecStartPre=-/usr/sbin/modprobe ib_core_cq_poll\n" if loads else "",
+        apply=_quoted([*ours, "apply", f"/{(site.configuration / _PROFILE).relative_to(site.root)}"]),
+        rollback=_quoted([*ours, "rollback"]),
+        retry=_RETRY_S,
+        failed=CvmtuneError.exit_code,
+        partly=PartlyApplied.exit_code,
+    )
+
+
+def _quoted(argv: Sequence[str]) -> str:
+    """Words as a unit file takes them (systemd.service(5), COMMAND LINES)."""
+    return " ".join(f'"{word}"' if " " in word else word for word in argv).replace("%", "%%")
+
+
+def _toml(one: Wanted) -> str:
+    profile = one.profile
+    # In ASCII, as a file's name may be anything: JSON's halves of a character are none in TOML.
+    source = one.source.encode("ascii", "backslashreplace").decode()
+    # Else JSON's strings, numbers, booleans and lists are TOML's as well.
+    lines = [
+        "# Made by cvmtune persist: what cvmtune.service applies at each boot.",
+        f"description = {json.dumps(source)}",
+        "",
+        "[require]",
+    ]
+    require = profile.require
+    lines += [f"role = {json.dumps(require.role)}"] if require.role else []
+    lines += [
+        f"cpus = {require.cpus}",
+        f"features = {json.dumps(list(require.features))}",
+        f"own_cpus = {json.dumps(require.own_cpus)}",
+    ]
+    for table, settings in (("set", profile.settings), ("set-if-present", profile.optional)):
+        lines += ["", f"[{table}]", *(f"{name} = {json.dumps(value)}" for name, value in settings.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _systemctl(site: Site, *verbs: str) -> Iterator[list[str]]:
+    """The commands for the unit; below another root there is no systemd at work to be told."""
+    at = [] if site.root == Path("/") else [f"--root={site.root}"]
+    for verb in verbs:
+        if verb != "daemon-reload":
+            yield ["systemctl", *at, verb, UNIT]
+        elif not at:
+            yield ["systemctl", "daemon-reload"]
+
+
+def _write(path: Path, text: str) -> None:
+    """Put a file in place, whole or not at all."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        new.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with open(new, "w", encoding="utf-8", opener=lambda name, _: os.open(name, flags, 0o644)) as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError as error:
+        raise CvmtuneError(f"cannot write it: {error.strerror}", str(path), "run as root") from error
+
+
+def _tell(
+    files: Mapping[Path, str], commands: Sequence[Sequence[str]], done: str, *, dry_run: bool, as_json: bool
+) -> None:
+    lines = [command.format_command(argv) for argv in commands]
+    if as_json:
+        content = {
+            "schema": 1,
+            "done": not dry_run,
+            "files": {str(path): text for path, text in files.items()},
+        }
+        print(json.dumps({**content, "commands": lines}, indent=2))
+    elif dry_run:
+        for path, text in files.items():
+            print(f"# {path}\n{text}" if text else f"rm {path}")
+        print("\n".join(lines))
+    else:
+        print(done)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`cvmtune recommend`: watch the system for a while, say what to set and why."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from cvmtune import __version__
+from cvmtune.advisor.rules import Advice, advise
+from cvmtune.commands.site import Site
+from cvmtune.core.errors import CvmtuneError, UsageError
+from cvmtune.core.text import columns
+from cvmtune.knobs.catalogue import KNOBS
+from cvmtune.observe import recording
+from cvmtune.observe.capture import Capture, capture
+from cvmtune.observe.features import Feature, features, shown
+from cvmtune.observe.load import Load, load
+
+# What `apply` knows a recommendation by.
+KIND = "recommendation"
+SCHEMA = 1
+
+
+def main(
+    site: Site,
+    seconds: float,
+    *,
+    record: Path | None,
+    counters: Path | None,
+    as_json: bool,
+    sleep: Callable[[float], None] = time.sleep,
+) -> int:
+    """Print what is recommended; return 0.
+
+    `counters` is a recording to go by instead of this system, `record` is where to make one. UsageError if
+    the recording is none; CvmtuneError if the system was not there all the time.
+    """
+    if counters:
+        # What cannot be decoded is no recording either, which it is for the parser to say.
+        text = counters.read_text(encoding="utf-8", errors="replace")
+        before, after = recording.parse(text, str(counters))
+    else:
+        before, after = _watch(site, seconds, sleep)
+    if record:
+        _save(record, recording.dump(before, after))
+    try:
+        seen = load(before, after)
+    except ValueError as error:
+        raise (UsageError if counters else CvmtuneError)(str(error), str(counters or "")) from error
+    advice = advise(seen)
+    if as_json:
+        print(json.dumps(content(seen, advice), indent=2))
+    else:
+        _print(seen, advice)
+    return 0
+
+
+def content(seen: Load, advice: Sequence[Advice]) -> dict[str, object]:
+    """Return the recommendation as `apply` takes it."""
+    wanted = {name: value for one in advice for name, value in one.settings.items()}
+    return {
+        "schema": SCHEMA,
+        "kind": KIND,
+        "version": __version__,
+        "role": seen.place.role,
+        "kernel": {"release": seen.place.release, "flavour": seen.place.flavour},
+        "cpus": seen.place.possible.to_list(),
+        "seconds": seen.seconds,
+        "settings": {name: wanted[name] for name in KNOBS if name in wanted},
+        "advice": [asdict(one) for one in advice],
+    }
+
+
+def _watch(site: Site, seconds: float, sleep: Callable[[float], None]) -> tuple[Capture, Capture]:
+    before = capture(site.system)
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        if sys.stderr.isatty():
+            print(f"\rwatching, {left:3.0f} s left ", end="", file=sys.stderr, flush=True)
+        sleep(min(left, 1.0))
+    if sys.stderr.isatty():
+        print(f"\r{'':24}\r", end="", file=sys.stderr, flush=True)
+    return before, capture(site.system)
+
+
+def _save(path: Path, text: str) -> None:
+    # A kernel's command line, which is in it, is not for everybody.
+    with open(path, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(text)
+
+
+def _print(seen: Load, advice: Sequence[Advice]) -> None:
+    present = {one.name: one for one in features(seen.now, seen.place)}
+    print(f"{seen.place.role}, {len(seen.cpus)} CPUs, watched for {seen.seconds:.1f} s\n")
+    for one in advice:
+        wanted = ", ".join(
+            f"{'' if name == one.feature else f'{name} '}{shown(name, one.settings[name])}"
+            for name in sorted(one.settings, key=lambda name: name != one.feature)
+        )
+        print(f"{one.feature}: {wanted or _instead(present[one.feature])}")
+        rows = [("reason", one.reason), ("gain", one.gain), ("cost", one.cost)]
+        print(columns([row for row in rows if row[1]], indent="  "))
+    if any(one.settings for one in advice):
+        print(
+            "To apply all of it: cvmtune recommend --json > FILE.json; cvmtune apply FILE.json --dry-run; "
+            "cvmtune apply FILE.json"
+        )
+
+
+def _instead(feature: Feature) -> str:
+    """What to do about a feature for which no setting is recommended."""
+    if feature.name not in KNOBS:
+        return "nothing to set"
+    if feature.status != "on":
+        return "leave it off"
+    return f"leave it off (it is on now: {shown(feature.name, feature.settings[feature.name])})"

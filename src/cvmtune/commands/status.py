@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`cvmtune status`: where we are, what is on, what it did, what is wrong."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from cvmtune import __version__
+from cvmtune.commands.site import Site
+from cvmtune.core.errors import CvmtuneError
+from cvmtune.core.text import columns
+from cvmtune.knobs.transaction import Verification, verify
+from cvmtune.observe.features import Feature, features, shown
+from cvmtune.observe.place import Place
+from cvmtune.observe.risks import Risk, risks
+
+_FLAVOURS = {
+    "ours": "with cvmtune's patches",
+    "vendor": "a vendor's, with the features but not by cvmtune's patches",
+    "neither": "without the features",
+}
+
+
+def main(site: Site, *, as_json: bool) -> int:
+    """Print the state of the system; return 0."""
+    seen, where = site.look()
+    known = features(seen, where)
+    applied, problem = _applied(site)
+    found = risks(seen, where, known)
+    if problem:
+        found.append(Risk(problem.what, problem.next_step))
+    elif applied and applied.interrupted:
+        found.append(Risk("a change of settings was interrupted, or is at work", "cvmtune rollback"))
+    elif applied and applied.restarted:
+        what = f"what was applied ({applied.source}) ended with an earlier boot"
+        found.append(Risk(what, "apply it again; cvmtune persist has it applied at each boot"))
+    elif applied and not all(check.holds for check in applied.checks):
+        found.append(Risk("not all that was applied is in force", "cvmtune verify"))
+    if as_json:
+        print(json.dumps(_content(where, known, applied, found), indent=2))
+    else:
+        _print(where, known, applied, found)
+    return 0
+
+
+def _applied(site: Site) -> tuple[Verification | None, CvmtuneError | None]:
+    # What was applied is root's to know. That must not keep anybody from the rest.
+    try:
+        return verify(site.system, site.journal), None
+    except CvmtuneError as error:
+        return None, error
+
+
+def _content(
+    where: Place, known: list[Feature], applied: Verification | None, found: list[Risk]
+) -> dict[str, object]:
+    return {
+        "schema": 1,
+        "version": __version__,
+        "role": where.role,
+        "confidential": where.confidential,
+        "monitor": where.monitor,
+        "kernel": {"release": where.release, "flavour": where.flavour},
+        "cpus": {"online": where.online.to_list(), "possible": where.possible.to_list()},
+        "features": [asdict(feature) for feature in known],
+        "applied": asdict(applied) if applied and applied.applied else None,
+        "risks": [asdict(risk) for risk in found],
+    }
+
+
+def _print(where: Place, known: list[Feature], applied: Verification | None, found: list[Risk]) -> None:
+    rows = [
+        ("role", _role(where)),
+        ("kernel", f"{where.release}, {_FLAVOURS[where.flavour]}"),
+        ("CPUs", f"{where.online.to_list()} online"),
+        ("applied", _applied_words(applied)),
+    ]
+    print(columns(rows), end="\n")
+    table = [("FEATURE", "STATE", "SETTINGS", "SINCE BOOT")]
+    for feature in known:
+        settings = ", ".join(
+            shown(name, value) if name == feature.name else f"{name} {value}"
+            for name, value in feature.settings.items()
+        )
+        table.append((feature.name, feature.status, settings or "-", feature.did or feature.problem))
+    print(columns([tuple(cell.replace("\n", ";") for cell in row) for row in table]), end="\n")
+    print("Risks:" if found else "No risks seen.")
+    print(columns([("-", f"{risk.what}. Next: {risk.next_step}") for risk in found], indent="  "), end="")
+
+
+def _role(where: Place) -> str:
+    if where.role == "machine":
+        return "a machine without KVM, or whose KVM is not in use"
+    if where.role == "host":
+        kind = f"behind {where.monitor}" if where.confidential else "without a monitor for confidential VMs"
+        return f"host, {kind}"
+    if where.confidential:
+        return f"guest, confidential: behind {where.monitor}"
+    return "guest; not confidential, or behind a monitor that does not show itself, as pKVM"
+
+
+def _applied_words(applied: Verification | None) -> str:
+    if applied is None:
+        return "not known"
+    if not applied.applied:
+        return "nothing by cvmtune"
+    settings = (f"{one.name} {shown(one.name, one.wanted)}" for one in applied.checks)
+    return f"{applied.source}: {', '.join(settings)}"

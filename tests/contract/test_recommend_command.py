@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`cvmtune recommend` on whole machines that are at work: what it says, and that `apply` takes it.
+
+What the rules say to which load is in tests/unit/test_advisor_rules.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import ANY
+
+import pytest
+from fake_controls import BOOT_ID, CQ_POLL, IPI, IPI_POLL_US, WFX
+from fake_tree import CPUS, MACHINES, UPTIME, Machine, our_guest, our_host
+
+# What each machine's load makes worth setting; of the others' features it is told why not.
+WANTED: dict[str, dict[str, str]] = {
+    # CPUs 2 and 3 take many IPIs, and CPU 1 is the last of those that idle most and do not poll for them.
+    "our_guest": {"ipi-poll-us": ANY, "ipi": "c", "cq-idle-us": ANY, "cq-poll": "1"},
+    "our_host": {"wfx-guard": "Y", "wfx": "3"},
+    "our_host_unpinned": {},
+    "vendor_guest": {"ipi": "c"},
+    "vendor_host": {"wfx": "3"},
+    "plain_guest": {},
+    "plain_host": {},
+    # No IPI costs an exit there.
+    "bare_machine": {"cq-idle-us": ANY, "cq-poll": "1"},
+}
+REASONS = {
+    "our_guest": {"wfx": "it is the host's feature", "vtimer": "a guest has nothing to set"},
+    "our_host": {"ipi": "no guest", "vtimer": "on for all 2 VMs", "cq-poll": "no NFS over RDMA here"},
+    "our_host_unpinned": {"wfx": "vCPU 0 of VM web is not pinned (CPUs 0-7)"},
+    "vendor_guest": {"cq-poll": "no NFS over RDMA here"},
+    "vendor_host": {"ipi": "no guest"},
+    "plain_guest": {"ipi": "no soft IPI passthrough", "cq-poll": "modprobe ib_core_cq_poll"},
+    "plain_host": {"wfx": "this kernel cannot untrap them"},
+    "bare_machine": {"ipi": "no guest"},
+}
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Machine:
+    return our_guest(tmp_path / "root")
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Machine:
+    return our_host(tmp_path / "root")
+
+
+def recommended(machine: Machine) -> Path:
+    """Return a file with what is recommended for a machine."""
+    outcome = machine.watch("--json")
+    assert (outcome.status, outcome.err) == (0, "")
+    return machine.user_file("/root/recommended.json", outcome.out)
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_says_what_to_set_and_why(tmp_path: Path, name: str) -> None:
+    machine = MACHINES[name](tmp_path / "root")
+    content = machine.watch("--json").json
+    assert content.keys() == {
+        *("schema", "kind", "version", "role", "kernel", "cpus", "seconds", "settings", "advice"),
+    }
+    assert (content["schema"], content["kind"]) == (1, "recommendation")
+    assert content["seconds"] == 10
+    assert content["cpus"] == f"0-{len(machine.cpus) - 1}"
+    assert content["settings"] == WANTED[name]
+    assert list(content["settings"]) == list(WANTED[name])
+    advice = {one["feature"]: one for one in content["advice"]}
+    assert list(advice) == ["ipi", "vtimer", "cq-poll", "wfx"]
+    for one in advice.values():
+        assert one["reason"]
+        assert bool(one["settings"]) == bool(one["gain"]) == bool(one["cost"])
+    for feature, words in REASONS[name].items():
+        assert words in advice[feature]["reason"]
+        assert not advice[feature]["settings"]
+    text = machine.watch().out
+    for one in advice.values():
+        for words in (one["reason"], one["gain"], one["cost"]):
+            assert words in text
+    assert ("To apply all of it: cvmtune recommend --json" in text) == bool(WANTED[name])
+
+
+def test_shows_masks_in_both_forms(guest: Machine, tmp_path: Path) -> None:
+    text = guest.watch().out
+    assert "guest, 4 CPUs, watched for 10.0 s" in text
+    assert "\nipi: c = 2-3, ipi-poll-us " in text
+    assert "\ncq-poll: 1, cq-idle-us " in text
+    assert "\nwfx: 3 = 0-1, wfx-guard Y\n" in our_host(tmp_path / "host").watch().out
+
+
+def test_says_what_is_on_without_need(guest: Machine) -> None:
+    guest.run("apply", "--ipi", "c")
+    for cpu in guest.cpus:
+        cpu.ipis = 0
+    guest.go_on()
+    text = guest.watch().out
+    assert "it is on now: c = 2-3" in text
+    assert "IPIs a second; the most is 0" in text
+
+
+def test_what_is_on_for_vms_is_not_to_be_turned_off(host: Machine) -> None:
+    text = host.watch().out
+    assert "vtimer: nothing to set\n  reason  it is on for all 2 VMs" in text
+
+
+@pytest.mark.parametrize("name", [name for name in MACHINES if WANTED[name]])
+def test_what_it_recommends_can_be_applied(tmp_path: Path, name: str) -> None:
+    machine = MACHINES[name](tmp_path / "root")
+    first = machine.settings()
+    path = str(recommended(machine))
+    before = machine.snapshot()
+    dry = machine.run("apply", path, "--dry-run", "--json")
+    assert machine.snapshot() == before
+    outcome = machine.run("apply", path, "--json")
+    assert (dry.status, outcome.status) == (0, 0)
+    assert outcome.json["source"] == f"recommendation {path}"
+    assert {one["name"]: one["after"] for one in outcome.json["changes"]} == WANTED[name]
+    assert machine.run("verify").status == 0
+    assert machine.run("rollback").status == 0
+    assert machine.settings() == first
+
+
+def test_options_come_on_top(guest: Machine) -> None:
+    path = recommended(guest)
+    assert guest.run("apply", str(path), "--cq-poll", "off", "--ipi", "2-2").status == 0
+    assert (guest.settings()[IPI], guest.settings()[CQ_POLL]) == ("4", "-1")
+    assert guest.settings()[IPI_POLL_US] == json.loads(path.read_text())["settings"]["ipi-poll-us"]
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_changes_nothing_but_the_counters_that_go_on(tmp_path: Path, name: str) -> None:
+    machine = MACHINES[name](tmp_path / "root")
+    outcome = machine.watch()
+    after = machine.snapshot()
+    assert outcome.status == 0
+    assert machine.system.written == set()
+    machine.go_on()
+    assert machine.snapshot() == after
+
+
+# Recordings
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_a_recording_gives_the_same_recommendation(tmp_path: Path, name: str) -> None:
+    machine = MACHINES[name](tmp_path / "root")
+    path = tmp_path / "recording.json"
+    live = machine.watch("--json", "--record", str(path))
+    assert live.status == 0
+    # Also on another machine.
+    elsewhere = MACHINES["plain_guest"](tmp_path / "elsewhere")
+    for reader in (machine, elsewhere):
+        reader.system.operations.clear()
+        again = reader.run("recommend", "--counters", str(path), "--json")
+        assert again == live
+        assert not reader.system.operations
+    assert elsewhere.run("recommend", "--counters", str(path)).status == 0
+
+
+def test_a_recording_is_for_its_owner_alone(guest: Machine, tmp_path: Path) -> None:
+    path = tmp_path / "recording.json"
+    guest.watch("--record", str(path))
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def edited(edit: Callable[[Any], Any]) -> Callable[[str], bytes]:
+    def make(text: str) -> bytes:
+        content = json.loads(text)
+        changed = edit(content)
+        return json.dumps(content if changed is None else changed).encode()
+
+    return make
+
+
+def turned(content: Any) -> Any:
+    return {**content, "before": content["after"], "after": content["before"]}
+
+
+def other_boot(content: Any) -> None:
+    content["after"]["files"][BOOT_ID] = "another\n"
+
+
+def no_uptime(content: Any) -> None:
+    del content["after"]["files"][UPTIME]
+
+
+def number_for_text(content: Any) -> None:
+    content["before"]["files"][UPTIME] = 7
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda _: b"", id="empty"),
+        pytest.param(lambda _: b"nonsense", id="nonsense"),
+        pytest.param(lambda _: b"\xff\xfe\x00", id="binary"),
+        pytest.param(lambda _: b"[" * 100000, id="deep"),
+        pytest.param(lambda _: b"[]", id="list"),
+        pytest.param(lambda _: b"{}", id="object"),
+        pytest.param(lambda text: text[:-100].encode(), id="cut"),
+        pytest.param(edited(lambda content: {**content, "schema": 2}), id="other schema"),
+        pytest.param(edited(lambda content: {**content, "after": None}), id="half"),
+        pytest.param(edited(turned), id="turned"),
+        pytest.param(edited(other_boot), id="other boot"),
+        pytest.param(edited(no_uptime), id="no uptime"),
+        pytest.param(edited(number_for_text), id="number"),
+    ],
+)
+def test_what_is_no_recording_is_refused(
+    guest: Machine, tmp_path: Path, make: Callable[[str], bytes]
+) -> None:
+    path = tmp_path / "recording.json"
+    guest.watch("--record", str(path))
+    path.write_bytes(make(path.read_text()))
+    outcome = guest.run("recommend", "--counters", str(path), "--json")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert str(path) in outcome.err
+
+
+@pytest.mark.parametrize("damage", ["", "\0 no: 1 such,\n7 thing \xe9\n", "half", None])
+def test_a_recording_with_a_damaged_file_is_no_fault_of_ours(
+    host: Machine, tmp_path: Path, damage: str | None
+) -> None:
+    path = tmp_path / "recording.json"
+    host.watch("--record", str(path))
+    whole = json.loads(path.read_text())
+    for name, text in whole["after"]["files"].items():
+        content = json.loads(json.dumps(whole))
+        if damage is None:
+            del content["after"]["files"][name]
+        else:
+            content["after"]["files"][name] = text[: len(text) // 2] if damage == "half" else damage
+        path.write_text(json.dumps(content))
+        outcome = host.run("recommend", "--counters", str(path))
+        assert outcome.status in (0, 2), (name, outcome.err)
+
+
+def test_a_missing_recording_and_a_place_where_none_can_be(guest: Machine, tmp_path: Path) -> None:
+    for option in ("--counters", "--record"):
+        outcome = guest.run("recommend", "--seconds", "0.1", option, str(tmp_path / "nowhere" / "file"))
+        assert (outcome.status, outcome.out) == (3, "")
+        assert "nowhere" in outcome.err
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "soon"])
+def test_wrong_times_are_refused(guest: Machine, seconds: str) -> None:
+    assert guest.run("recommend", "--seconds", seconds).status == 2
+
+
+def test_a_machine_that_stands_still_was_not_watched(guest: Machine) -> None:
+    outcome = guest.run("recommend", "--seconds", "0.1")
+    assert (outcome.status, outcome.out) == (3, "")
+    assert "not a later one of the same machine" in outcome.err
+
+
+def test_a_cpu_that_goes_meanwhile_is_not_judged(guest: Machine) -> None:
+    def unplug() -> None:
+        guest.go_on(10)
+        guest.cpus.pop()
+        guest.go_on()
+        guest.put(f"{CPUS}/online", "0-2\n")
+
+    guest.system.at("read", UPTIME, unplug, nth=2)
+    content = guest.run("recommend", "--seconds", "0.1", "--json").json
+    assert content["settings"]["ipi"] == "4"
+
+
+# Recommendations that do not fit
+
+
+def test_a_recommendation_for_the_other_role_does_not_fit(tmp_path: Path) -> None:
+    guest, host = our_guest(tmp_path / "guest"), our_host(tmp_path / "host")
+    for machine, path in ((host, recommended(guest)), (guest, recommended(host))):
+        before = machine.snapshot()
+        outcome = machine.run("apply", str(path))
+        assert outcome.status == 5
+        assert "does not fit this system: wants a " in outcome.err
+        assert machine.snapshot() == before
+
+
+def test_a_recommendation_for_other_cpus_does_not_fit(guest: Machine) -> None:
+    path = recommended(guest)
+    guest.put(f"{CPUS}/possible", "0-7\n")
+    before = guest.snapshot()
+    outcome = guest.run("apply", str(path))
+    assert outcome.status == 5
+    assert "it is for CPUs 0-3, and this machine has 0-7" in outcome.err
+    assert guest.snapshot() == before
+
+
+@pytest.mark.parametrize(
+    ("edit", "hint"),
+    [
+        (lambda one: {**one, "settings": {}}, "is to set nothing"),
+        (lambda one: {**one, "settings": {"ipi": "nonsense"}}, "give a hex mask"),
+        (lambda one: {**one, "settings": {"ipi": 3}}, "give a hex mask"),
+        (lambda one: {**one, "settings": {"/etc/passwd": "3"}}, "no setting"),
+        (lambda one: {**one, "settings": 3}, "not a recommendation"),
+        (lambda one: {**one, "kind": "recording"}, "not a recommendation"),
+        (lambda one: {**one, "schema": 2}, "not a recommendation"),
+        (lambda one: {"settings": one["settings"]}, "not a recommendation"),
+        (lambda one: [one], "not a recommendation"),
+        (lambda one: "nonsense", "not a recommendation"),
+    ],
+)
+def test_what_is_no_recommendation_is_refused(guest: Machine, edit: Callable[[Any], Any], hint: str) -> None:
+    path = recommended(guest)
+    path.write_text(json.dumps(edit(json.loads(path.read_text()))))
+    before = guest.snapshot()
+    outcome = guest.run("apply", str(path))
+    assert outcome.status == 2
+    assert hint in outcome.err
+    assert guest.snapshot() == before
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "[" * 100000])
+def test_a_recommendation_that_is_no_json_is_refused(guest: Machine, text: str) -> None:
+    path = guest.user_file("/root/it.json", text)
+    outcome = guest.run("apply", str(path))
+    assert outcome.status == 2
+    assert "not a recommendation" in outcome.err
+
+
+def test_a_pipe_is_no_recommendation(guest: Machine) -> None:
+    path = guest.user_file("/root/it.json", "")
+    path.unlink()
+    os.mkfifo(path)
+    assert guest.run("apply", str(path)).status == 3
+
+
+def test_a_host_that_has_it_on_keeps_it(host: Machine) -> None:
+    host.run("apply", "--wfx", "3")
+    for vm in host.vms:
+        for vcpu in vm.vcpus:
+            vcpu.wfi = 0
+    host.go_on()
+    assert host.watch("--json").json["settings"] == {"wfx-guard": "Y", "wfx": "3"}
+    assert host.settings()[WFX] == "00000003"

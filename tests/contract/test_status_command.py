@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`cvmtune status` on whole machines: guests and hosts, of our kernel, a vendor's, one without features."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_controls import CQ_IDLE_US, CQ_POLL, IPI, IPI_POLL_US, WFX, WFX_GUARD
+from fake_kernel import Crash
+from fake_tree import (
+    CMDLINE,
+    CPUS,
+    DEBUG,
+    MACHINES,
+    RDMA,
+    Machine,
+    Mount,
+    our_guest,
+    our_host,
+    our_host_unpinned,
+    vendor_guest,
+    vendor_host,
+)
+
+# Role, whether it is confidential, behind what, whose kernel, and each feature's status.
+PLACES = {
+    "our_guest": ("guest", None, "none that shows itself", "ours", "off elsewhere off elsewhere"),
+    "our_host": ("host", True, "pKVM", "ours", "off on absent off"),
+    "our_host_unpinned": ("host", True, "pKVM", "ours", "off on absent off"),
+    "vendor_guest": ("guest", True, "virtCCA's TMM", "vendor", "off elsewhere off elsewhere"),
+    "vendor_host": ("host", True, "virtCCA's TMM", "vendor", "absent absent absent off"),
+    "plain_guest": ("guest", None, "none that shows itself", "neither", "absent elsewhere absent elsewhere"),
+    "plain_host": ("host", False, "none", "neither", "absent absent absent absent"),
+    "bare_machine": ("machine", False, "none", "ours", "off elsewhere off elsewhere"),
+}
+WORDS = {
+    "our_guest": ["guest; not confidential, or", "pKVM", "with cvmtune's patches", "0-3 online"],
+    "our_host": ["host, behind pKVM", "0-7 online", "VM db: masked"],
+    "our_host_unpinned": ["host, behind pKVM"],
+    "vendor_guest": ["guest, confidential: behind virtCCA's TMM", "a vendor's"],
+    "vendor_host": ["host, behind virtCCA's TMM", "a vendor's"],
+    "plain_guest": ["without the features", "modprobe ib_core_cq_poll"],
+    "plain_host": ["host, without a monitor", "without the features"],
+    "bare_machine": ["a machine without KVM"],
+}
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Machine:
+    return our_guest(tmp_path / "root")
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Machine:
+    return our_host(tmp_path / "root")
+
+
+def status(machine: Machine) -> dict[str, Any]:
+    outcome = machine.run("status", "--json")
+    assert (outcome.status, outcome.err) == (0, "")
+    return dict(outcome.json)
+
+
+def risks(machine: Machine) -> str:
+    """All that is risky, as both forms of the command tell it."""
+    outcome = machine.run("status")
+    assert outcome.status == 0
+    found = status(machine)["risks"]
+    for risk in found:
+        assert f"{risk['what']}. Next: {risk['next_step']}" in outcome.out
+        assert risk["next_step"]
+    assert ("No risks seen." in outcome.out) == (found == [])
+    return "\n".join(risk["what"] for risk in found)
+
+
+def feature(machine: Machine, name: str) -> dict[str, Any]:
+    (one,) = (one for one in status(machine)["features"] if one["name"] == name)
+    return dict(one)
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_tells_where_it_is_and_what_is_there(tmp_path: Path, name: str) -> None:
+    machine = MACHINES[name](tmp_path / "root")
+    found = status(machine)
+    assert found.keys() == {
+        *("schema", "version", "role", "confidential", "monitor", "kernel", "cpus", "features"),
+        *("applied", "risks"),
+    }
+    features = {one["name"]: one["status"] for one in found["features"]}
+    assert list(features) == ["ipi", "vtimer", "cq-poll", "wfx"]
+    flavour = found["kernel"]["flavour"]
+    place = (found["role"], found["confidential"], found["monitor"], flavour, " ".join(features.values()))
+    assert place == PLACES[name]
+    assert found["applied"] is None
+    text = machine.run("status").out
+    for words in [*WORDS[name], found["kernel"]["release"], "nothing by cvmtune"]:
+        assert words in text
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_changes_nothing(tmp_path: Path, name: str) -> None:
+    machine = MACHINES[name](tmp_path / "root")
+    before = machine.snapshot()
+    machine.run("status")
+    machine.run("verify")
+    assert machine.snapshot() == before
+    assert machine.system.written == set()
+
+
+@pytest.mark.parametrize("name", [name for name in MACHINES if not name.startswith("vendor")])
+def test_where_all_is_off_nothing_is_risky(tmp_path: Path, name: str) -> None:
+    assert risks(MACHINES[name](tmp_path / "root")) == ""
+
+
+def test_does_not_ask_devices_for_their_counters(guest: Machine) -> None:
+    status(guest)
+    guest.run("apply", "--ipi", "c")
+    guest.run("verify")
+    touched = {path for _, path in guest.system.operations}
+    assert not any(path.startswith(RDMA) or path == "/proc/self/mountstats" for path in touched)
+    guest.watch()
+    touched = {path for _, path in guest.system.operations}
+    assert {f"{RDMA}/rxe0/ports/1/hw_counters/rcvd_pkts", "/proc/self/mountstats"} <= touched
+
+
+# What is on, and what it did
+
+
+def test_shows_a_guests_settings_and_what_they_did(guest: Machine) -> None:
+    guest.run("apply", "--ipi", "2-3", "--ipi-poll-us", "200", "--cq-poll", "1")
+    for cpu in guest.cpus[2:]:
+        cpu.ipis, cpu.soft_ipis = 20, 500
+    guest.go_on()
+    ipi, polling = feature(guest, "ipi"), feature(guest, "cq-poll")
+    assert (ipi["status"], ipi["settings"]) == ("on", {"ipi": "c", "ipi-poll-us": "200"})
+    # 1000 s since boot: 500 a second on two CPUs, 20 on all four; CPUs 2 and 3 polled 70 % of their time.
+    assert ipi["statistics"]["soft_ipis"] == 1_000_000
+    assert ipi["statistics"]["reschedule"] == 1_000_000
+    assert ipi["statistics"]["hardware_ipis"] == 80_000
+    assert ipi["statistics"]["polled_s"] == pytest.approx(1400)
+    assert (polling["status"], polling["settings"]) == ("on", {"cq-poll": "1", "cq-idle-us": "1000"})
+    assert polling["statistics"]["queues"] == 3
+    assert polling["statistics"]["polled_queues"] == 2
+    assert polling["statistics"]["completions"] == 770
+    text = guest.run("status").out
+    for words in [
+        *("c = 2-3, ipi-poll-us 200", "1000000 IPIs softly, 80000 by hardware", "polled 1400.0 s"),
+        *("1, cq-idle-us 1000", "2 of 3 queues polled", "770 completions", "awake 2.5 s"),
+        "--ipi 2-3 --ipi-poll-us 200 --cq-poll 1: ",
+    ]:
+        assert words in text
+
+
+def test_shows_a_hosts_settings_and_what_they_did(host: Machine) -> None:
+    host.vms[1].own_mask = "00000002"
+    host.go_on()
+    host.run("apply", "latency-host")
+    wfx, timer = feature(host, "wfx"), feature(host, "vtimer")
+    assert (wfx["status"], wfx["settings"]) == ("on", {"wfx": "ff", "wfx-guard": "Y"})
+    assert wfx["statistics"]["vms"] == 2
+    # Four vCPUs with 2000 exits for WFI in a second, 1000 s long; each second entry ended by one.
+    assert wfx["statistics"]["wfi_exits"] == 8_000_000
+    assert timer["statistics"]["timer_exits"] == 4_000_000
+    text = host.run("status").out
+    for words in [
+        *("ff = 0-7, wfx-guard Y", "2 VMs", "0 of 16000000 entries untrapped"),
+        *("VM web has a mask of its own, 2 = 1", "VM db: masked, VM web: masked", "0 redundant"),
+        "profile latency-host: wfx-guard Y, wfx ff = 0-7",
+    ]:
+        assert words in text
+
+
+@pytest.mark.parametrize(("value", "state"), [("-1", "off"), ("3", "on")])
+def test_understands_the_vendors_sentences(tmp_path: Path, value: str, state: str) -> None:
+    machine = vendor_guest(tmp_path / "root")
+    machine.echo(value, CQ_POLL)
+    assert "Current polling" in machine.get(CQ_POLL)
+    found = feature(machine, "cq-poll")
+    assert (found["status"], found["settings"]) == (state, {"cq-poll": value})
+
+
+# Risks
+
+
+def all_poll(machine: Machine) -> None:
+    machine.run("apply", "--ipi", "all")
+
+
+def bounded(machine: Machine) -> None:
+    machine.run("apply", "--ipi", "all", "--ipi-poll-us", "100")
+
+
+def offline(machine: Machine) -> None:
+    machine.run("apply", "--ipi", "c")
+    machine.put(f"{CPUS}/online", "0-2\n")
+
+
+def deep(machine: Machine) -> None:
+    machine.run("apply", "--ipi", "c")
+    for state, disable in (("state0", "0"), ("state1", "1"), ("state2", "0")):
+        machine.put(f"{CPUS}/cpu2/cpuidle/{state}/disable", f"{disable}\n")
+
+
+def shallow(machine: Machine) -> None:
+    machine.run("apply", "--ipi", "c")
+    for state, disable in (("state0", "0"), ("state1", "1")):
+        machine.put(f"{CPUS}/cpu2/cpuidle/{state}/disable", f"{disable}\n")
+
+
+def nohlt(machine: Machine) -> None:
+    machine.run("apply", "--ipi", "c")
+    machine.put(CMDLINE, "root=/dev/vda nohlt\n")
+
+
+def stolen(machine: Machine) -> None:
+    machine.run("apply", "--ipi", "c")
+    machine.cpus[1].steal = 0.3
+    machine.go_on()
+
+
+def sleepless(machine: Machine) -> None:
+    machine.run("apply", "--cq-poll", "3", "--cq-idle-us", "0")
+
+
+@pytest.mark.parametrize(
+    ("arrange", "risk"),
+    [
+        (all_poll, "all 4 CPUs poll without a bound"),
+        (bounded, ""),
+        (offline, "CPUs 3 are to poll, and are offline"),
+        (deep, "CPUs 2 are to poll, and cpuidle may take them deeper than WFI"),
+        (shallow, ""),
+        (nohlt, "with nohlt all CPUs poll elsewhere"),
+        (stolen, "lose time to others (steal)"),
+        (sleepless, "the poller on CPU 3 never sleeps"),
+    ],
+)
+def test_names_a_guests_risks(guest: Machine, arrange: Callable[[Machine], None], risk: str) -> None:
+    arrange(guest)
+    found = risks(guest)
+    assert risk in found
+    assert len(found.splitlines()) == (1 if risk else 0), found
+
+
+def test_polling_for_ipis_on_a_host_is_a_risk(host: Machine) -> None:
+    host.run("apply", "--ipi", "c")
+    assert "CPUs 2-3 poll for IPIs on a host" in risks(host)
+
+
+@pytest.mark.parametrize(
+    ("options", "risk"),
+    [
+        (["--wfx", "0-1"], "WFx of vCPUs 0-1 of VM web is not trapped, and vCPU 0 is not pinned (CPUs 0-7)"),
+        (["--wfx", "2"], "WFx of vCPUs 1 of VM web is not trapped"),
+        (["--wfx", "0-1", "--wfx-guard", "on"], ""),
+        (["--wfx", "4-5"], ""),
+    ],
+)
+def test_an_untrapped_vcpu_that_is_not_pinned_is_a_risk(
+    tmp_path: Path, options: list[str], risk: str
+) -> None:
+    machine = our_host_unpinned(tmp_path / "root")
+    assert machine.run("apply", *options).status == 0
+    found = risks(machine)
+    assert risk in found
+    assert len(found.splitlines()) == (1 if risk else 0), found
+    assert "VM db" not in found
+
+
+def test_pinned_to_the_same_cpu_is_as_bad(host: Machine) -> None:
+    host.run("apply", "--wfx", "0-1")
+    assert risks(host) == ""
+    host.vms[1].vcpus[0].allowed = host.vms[0].vcpus[1].allowed
+    host.go_on()
+    found = risks(host)
+    assert "vCPUs 1 of VM db is not trapped, and vCPU 1 shares CPU 3" in found
+    assert "vCPUs 0 of VM web is not trapped, and vCPU 0 shares CPU 3" in found
+
+
+def test_names_a_vendor_guests_risks(tmp_path: Path) -> None:
+    machine = vendor_guest(tmp_path / "root")
+    found = risks(machine)
+    assert "after a mask that does not parse this vendor's kernel hangs (ipi)" in found
+    assert "polls only what is mounted after polling was turned on" in found
+    machine.mount(Mount("/data"))
+    found = risks(machine)
+    assert "NFS is mounted over RDMA on /data: its I/O hangs if polling is changed now" in found
+    assert "off only after unmounting" in machine.run("status").out
+
+
+def test_names_a_vendor_hosts_risks(tmp_path: Path) -> None:
+    found = risks(vendor_host(tmp_path / "root"))
+    assert found == "after a mask that does not parse this vendor's kernel hangs (wfx)"
+
+
+# What was applied
+
+
+def test_what_was_applied_and_changed_since_is_a_risk(guest: Machine) -> None:
+    guest.run("apply", "--ipi", "c")
+    applied = status(guest)["applied"]
+    assert applied["source"] == "--ipi c"
+    assert [(one["name"], one["wanted"], one["present"]) for one in applied["checks"]] == [("ipi", "c", "c")]
+    guest.echo("1", IPI)
+    assert risks(guest) == "not all that was applied is in force"
+
+
+def test_what_ended_with_an_earlier_boot_is_a_risk(guest: Machine) -> None:
+    guest.run("apply", "database")
+    guest.restart("another boot", "6.12.58-cvmtune")
+    assert "what was applied (profile database) ended with an earlier boot" in risks(guest)
+
+
+def test_an_interrupted_change_is_a_risk(guest: Machine) -> None:
+    guest.system.fail("write", CQ_POLL, Crash())
+    with pytest.raises(Crash):
+        guest.run("apply", "--ipi", "c", "--cq-poll", "3")
+    assert "a change of settings was interrupted" in risks(guest)
+
+
+def test_a_journal_not_to_be_trusted_is_a_risk_and_hides_nothing_else(guest: Machine) -> None:
+    guest.run("apply", "--ipi", "c")
+    (guest.root / "var/lib/cvmtune").chmod(0o777)
+    assert "the journal is not to be trusted" in risks(guest)
+    assert feature(guest, "ipi")["settings"]["ipi"] == "c"
+    assert "not known" in guest.run("status").out
+
+
+# Machines that are half broken
+
+
+def test_without_debugfs_it_says_what_is_not_seen(host: Machine) -> None:
+    host.system.break_("list", DEBUG, errno.EACCES)
+    host.system.break_("list", f"{DEBUG}/kvm", errno.EACCES)
+    assert "statistics and VMs are not seen: debugfs cannot be read" in risks(host)
+    assert feature(host, "wfx")["status"] == "off"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [(IPI, "ipi"), (CQ_POLL, "cq-poll"), (WFX, "wfx")],
+)
+@pytest.mark.parametrize("how", ["EIO", "nonsense", "nothing"])
+def test_a_control_that_cannot_be_read_is_unknown_and_a_risk(
+    tmp_path: Path, path: str, name: str, how: str
+) -> None:
+    machine = (our_host if path == WFX else our_guest)(tmp_path / "root")
+    if how == "EIO":
+        machine.system.break_("read", path, errno.EIO)
+    else:
+        machine.put(path, "" if how == "nothing" else "no such thing\n")
+    assert feature(machine, name)["status"] == "unknown"
+    assert f"{name}: " in risks(machine)
+
+
+@pytest.mark.parametrize("path", [IPI_POLL_US, CQ_IDLE_US, WFX_GUARD])
+def test_a_parameter_that_cannot_be_read_is_left_out(tmp_path: Path, path: str) -> None:
+    machine = (our_host if path == WFX_GUARD else our_guest)(tmp_path / "root")
+    machine.system.break_("read", path, errno.EIO)
+    names = {IPI_POLL_US: "ipi", CQ_IDLE_US: "cq-poll", WFX_GUARD: "wfx"}
+    assert list(feature(machine, names[path])["settings"]) == [names[path]]
+
+
+@pytest.mark.parametrize("name", ["our_guest", "our_host", "vendor_guest"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "half", "nonsense", "forbidden"])
+def test_no_file_that_is_broken_keeps_the_rest_from_being_told(
+    tmp_path: Path, name: str, damage: str
+) -> None:
+    machine = MACHINES[name](tmp_path / "root")
+    for file in [path for path in machine.root.rglob("*") if path.is_file()]:
+        path, text = f"/{file.relative_to(machine.root)}", file.read_text()
+        match damage:
+            case "gone":
+                file.unlink()
+            case "forbidden":
+                machine.system.break_("read", path, errno.EACCES)
+            case "half":
+                file.write_text(text[: len(text) // 2])
+            case _:
+                file.write_text("" if damage == "empty" else "\0 no: 1 such,\n7 thing \xe9\n")
+        outcome = machine.run("status", "--json")
+        assert outcome.status == 0, (path, outcome.err)
+        assert len(outcome.json["features"]) == 4
+        machine.system.broken.clear()
+        file.write_text(text)
+
+
+def test_a_vm_that_ends_while_it_is_looked_at(host: Machine) -> None:
+    folder = f"/proc/{host.vms[0].pid}/task/{host.vms[0].pid + 3}"
+
+    def end() -> None:
+        for file in host.file(folder).iterdir():
+            file.unlink()
+
+    host.system.at("read", f"{folder}/schedstat", end)
+    found = feature(host, "wfx")
+    assert found["statistics"]["vms"] == 2
