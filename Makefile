@@ -39,7 +39,8 @@ lint: setup
 
 test: lint
 	$(BIN)/cvmtune lab kernel check
-	$(BIN)/pytest -m 'not stress'
+	$(BIN)/pytest tests/unit tests/contract -n auto --dist loadfile
+	$(BIN)/pytest tests/vm -m 'not stress'
 
 stress: setup
 	$(BIN)/pytest -m stress $(if $(SHORT),--short) -s

@@ -33,7 +33,7 @@ WANTED: dict[str, dict[str, str]] = {
 REASONS = {
     "our_guest": {"wfx": "it is the host's feature", "vtimer": "a guest has nothing to set"},
     "our_host": {"ipi": "no guest", "vtimer": "on for all 2 VMs", "cq-poll": "no NFS over RDMA here"},
-    "our_host_unpinned": {"wfx": "vCPU 0 of VM web is not pinned (CPUs 0-7)"},
+    "our_host_unpinned": {"wfx": "vCPU 0 of VM web is not pinned (CPUs 4-7)"},
     "vendor_guest": {"cq-poll": "no NFS over RDMA here"},
     "vendor_host": {"ipi": "no guest"},
     "plain_guest": {"ipi": "no soft IPI passthrough", "cq-poll": "modprobe ib_core_cq_poll"},

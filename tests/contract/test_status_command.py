@@ -254,7 +254,7 @@ def test_polling_for_ipis_on_a_host_is_a_risk(host: Machine) -> None:
 @pytest.mark.parametrize(
     ("options", "risk"),
     [
-        (["--wfx", "0-1"], "WFx of vCPUs 0-1 of VM web is not trapped, and vCPU 0 is not pinned (CPUs 0-7)"),
+        (["--wfx", "0-1"], "WFx of vCPUs 0-1 of VM web is not trapped, and vCPU 0 is not pinned (CPUs 4-7)"),
         (["--wfx", "2"], "WFx of vCPUs 1 of VM web is not trapped"),
         (["--wfx", "0-1", "--wfx-guard", "on"], ""),
         (["--wfx", "4-5"], ""),

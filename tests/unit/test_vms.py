@@ -158,6 +158,14 @@ def test_threads_of_one_process_with_two_vms_do_not_share_with_themselves() -> N
     assert unowned(machines) == {}
 
 
+def test_vcpu_on_whose_cpu_one_that_is_not_pinned_may_run() -> None:
+    found = unowned(host_of((100, 0, "2"), (100, 1, "3"), (200, 0, "3-4")))
+    assert found == {
+        ("100-5", 1): "shares CPU 3 with another vCPU",
+        ("200-5", 0): "is not pinned (CPUs 3-4)",
+    }
+
+
 @given(
     st.dictionaries(
         st.tuples(st.sampled_from([100, 200, 300]), st.integers(0, 9)),
@@ -168,7 +176,11 @@ def test_threads_of_one_process_with_two_vms_do_not_share_with_themselves() -> N
 def test_who_is_unowned_of_any_vcpus(where: dict[tuple[int, int], set[int]]) -> None:
     cpus = {key: CpuMask(frozenset(one)).to_list() for key, one in where.items()}
     found = unowned(host_of(*((vmm, vcpu, text) for (vmm, vcpu), text in cpus.items())))
-    alone = {key for key, one in where.items() if len(one) == 1 and [*where.values()].count(one) == 1}
+    alone = {
+        key
+        for key, one in where.items()
+        if len(one) == 1 and not any(one & other for who, other in where.items() if who != key)
+    }
     assert found.keys() == {(f"{vmm}-5", vcpu) for vmm, vcpu in where.keys() - alone}
 
 

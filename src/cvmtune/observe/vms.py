@@ -63,13 +63,14 @@ def vms(capture: Capture) -> list[Vm]:
 def unowned(machines: Sequence[Vm]) -> dict[tuple[str, int], str]:
     """Return the vCPUs, by their VM's folder and their id, without a physical CPU of their own, and why."""
     # By thread: where one process has several VMs, its threads are among the vCPUs of each.
-    bound = Counter({vcpu.thread: vcpu.pinned_to for vm in machines for vcpu in vm.vcpus}.values())
+    threads = {vcpu.thread: vcpu.allowed for vm in machines for vcpu in vm.vcpus}
+    takers = Counter(cpu for allowed in threads.values() for cpu in allowed)
     why = {}
     for vm in machines:
         for vcpu in vm.vcpus:
             if vcpu.pinned_to is None:
                 why[vm.folder, vcpu.vcpu] = f"is not pinned (CPUs {vcpu.allowed.to_list()})"
-            elif bound[vcpu.pinned_to] > 1:
+            elif takers[vcpu.pinned_to] > 1:
                 why[vm.folder, vcpu.vcpu] = f"shares CPU {vcpu.pinned_to} with another vCPU"
     return why
 
