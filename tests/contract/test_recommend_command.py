@@ -269,6 +269,7 @@ def test_a_cpu_that_goes_meanwhile_is_not_judged(guest: Machine) -> None:
     guest.system.at("read", UPTIME, unplug, nth=2)
     content = guest.run("recommend", "--seconds", "0.1", "--json").json
     assert content["settings"]["ipi"] == "4"
+    assert content["cpus"] == "0-3"
 
 
 # Recommendations that do not fit

@@ -101,6 +101,26 @@ def test_tells_where_it_is_and_what_is_there(tmp_path: Path, name: str) -> None:
         assert words in text
 
 
+def test_a_confidential_guest_is_one_whatever_else_it_has(tmp_path: Path) -> None:
+    for path, monitor in [
+        (None, "virtCCA's TMM"),
+        ("/sys/devices/platform/arm-cca-dev/uevent", "Arm CCA's RMM"),
+    ]:
+        machine = vendor_guest(tmp_path / monitor)
+        machine.put("/sys/class/misc/kvm/dev", "10:232\n")
+        if path:
+            machine.put(CMDLINE, "root=/dev/vda\n")
+            machine.put(path, "DRIVER=arm-cca-dev\n")
+        found = status(machine)
+        assert (found["role"], found["confidential"], found["monitor"]) == ("guest", True, monitor)
+
+
+def test_a_host_is_one_by_its_control(tmp_path: Path) -> None:
+    machine = vendor_host(tmp_path / "root")
+    machine.file("/sys/class/misc/kvm/dev").unlink()
+    assert status(machine)["role"] == "host"
+
+
 @pytest.mark.parametrize("name", MACHINES)
 def test_changes_nothing(tmp_path: Path, name: str) -> None:
     machine = MACHINES[name](tmp_path / "root")
@@ -269,6 +289,17 @@ def test_an_untrapped_vcpu_that_is_not_pinned_is_a_risk(
     assert risk in found
     assert len(found.splitlines()) == (1 if risk else 0), found
     assert "VM db" not in found
+
+
+def test_what_counts_is_a_vms_own_mask(tmp_path: Path) -> None:
+    machine = our_host_unpinned(tmp_path / "root")
+    machine.vms[1].own_mask = "00000002"
+    machine.go_on()
+    assert "WFx of vCPUs 1 of VM web is not trapped" in risks(machine)
+    machine.vms[1].own_mask = "00000000"
+    machine.go_on()
+    machine.run("apply", "--wfx", "0-1")
+    assert risks(machine) == ""
 
 
 def test_pinned_to_the_same_cpu_is_as_bad(host: Machine) -> None:
