@@ -223,6 +223,15 @@ def test_cq_poll_takes_the_last_of_equals_and_keeps_off_soft_ipis() -> None:
     assert advise_cq_poll(load, mask(0, 1, 2, 3)).settings["cq-poll"] == "3"
 
 
+def test_cq_poll_stays_where_it_polls() -> None:
+    """A CPU that polls does not idle. To move the poller for that would be to move it for ever."""
+    files = {**OURS, POLLER: "1\n"}
+    load = system(cpus=[cpu(), cpu(idle=0.0), cpu(), cpu()], files=files, mounts=[rdma(1000)])
+    found = advise_cq_poll(load, NOBODY)
+    assert found.settings["cq-poll"] == "1"
+    assert "CPU 1 polls already" in found.reason
+
+
 def test_cq_poll_window_outlasts_the_storages_answer() -> None:
     for rtt_ms, window in ((0.1, 1000), (0.6, 2000), (4.2, 9000), (500, WINDOW_US[1])):
         load = system(mounts=[rdma(1000, rtt_ms)])

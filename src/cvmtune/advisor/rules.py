@@ -181,7 +181,10 @@ def advise_cq_poll(load: Load, soft: CpuMask) -> Advice:
         return Advice(
             "cq-poll", f"{busy}, but the poller would need one of its CPUs: there is 1", figures=figures
         )
-    cpu = _poller_cpu(load.cpus, soft)
+    # One that polls already has its idle time taken by that, and is as good as any.
+    now = load.now.get(CQ_POLL) or ""
+    at_work = int(now) if now.isdecimal() and int(now) in load.cpus else None
+    cpu = _poller_cpu(load.cpus, soft) if at_work is None else at_work
     if cpu is None:
         reason = (
             f"{busy}, but no CPU idles {MIN_POLLER_IDLE:.0%} of its time: the poller would take it from work"
@@ -195,7 +198,8 @@ def advise_cq_poll(load: Load, soft: CpuMask) -> Advice:
         window = f"; after {window_us} us without a completion it sleeps"
     return Advice(
         "cq-poll",
-        f"{busy}, {_rtt_ms(mounts):.2f} ms each; CPU {cpu} idles {load.cpus[cpu].idle:.0%} of its time",
+        f"{busy}, {_rtt_ms(mounts):.2f} ms each; CPU {cpu} "
+        + ("polls already" if cpu == at_work else f"idles {load.cpus[cpu].idle:.0%} of its time"),
         settings,
         gain=(
             f"answers are found without an interrupt and a worker's wake-up, {rpcs:.0f} a second; the "

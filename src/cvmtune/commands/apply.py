@@ -11,6 +11,7 @@ from cvmtune.commands.wanted import Wanted, check, wanted
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.text import columns
 from cvmtune.knobs import transaction
+from cvmtune.knobs.catalogue import KNOBS
 from cvmtune.knobs.transaction import Change
 from cvmtune.observe.features import shown
 from cvmtune.profiles import Facts, Resolved, resolve
@@ -29,15 +30,16 @@ def main(site: Site, what: str | None, flags: Mapping[str, str], *, dry_run: boo
     changes = transaction.plan(site.system, resolved.settings)
     if not dry_run:
         transaction.apply(site.system, site.journal, changes, one.source)
+    costs = list(_costs(changes, facts, KNOBS["ipi-poll-us"].read(site.system).value or "0"))
     if as_json:
-        print(json.dumps(_content(one, changes, resolved, facts, dry_run=dry_run), indent=2))
+        print(json.dumps(_content(one, changes, resolved, costs, dry_run=dry_run), indent=2))
     else:
-        _print(one, changes, resolved, facts, dry_run=dry_run)
+        _print(one, changes, resolved, costs, dry_run=dry_run)
     return 0
 
 
 def _content(
-    one: Wanted, changes: Sequence[Change], resolved: Resolved, facts: Facts, *, dry_run: bool
+    one: Wanted, changes: Sequence[Change], resolved: Resolved, costs: Sequence[str], *, dry_run: bool
 ) -> dict[str, object]:
     return {
         "schema": 1,
@@ -54,12 +56,12 @@ def _content(
             for change in changes
         ],
         "left_out": dict(resolved.left_out),
-        "costs": list(_costs(changes, facts)),
+        "costs": list(costs),
     }
 
 
 def _print(
-    one: Wanted, changes: Sequence[Change], resolved: Resolved, facts: Facts, *, dry_run: bool
+    one: Wanted, changes: Sequence[Change], resolved: Resolved, costs: Sequence[str], *, dry_run: bool
 ) -> None:
     verb = "would set" if dry_run else "has set"
     print(f"{one.source} {verb}:" if changes else f"{one.source}: nothing to set here")
@@ -71,18 +73,19 @@ def _print(
     print(columns(rows, indent="  "), end="")
     for name, why in resolved.left_out.items():
         print(f"left out: {name}, {why}")
-    for cost in _costs(changes, facts):
+    for cost in costs:
         print(f"cost: {cost}")
     if not dry_run and changes:
         print("To take it back: cvmtune rollback")
 
 
-def _costs(changes: Sequence[Change], facts: Facts) -> Iterator[str]:
+def _costs(changes: Sequence[Change], facts: Facts, bound: str) -> Iterator[str]:
+    """What is paid for these changes; `bound` is that of polling if they have none."""
     after = {change.name: change.plan.after for change in changes}
     soft = CpuMask.from_hex(after.get("ipi", "0"))
     if soft:
         every = f" - ALL of this machine's {len(soft)}" if soft >= facts.online else ""
-        bound = after.get("ipi-poll-us", "0")
+        bound = after.get("ipi-poll-us", bound)
         limit = (
             f"; each idle vCPU polls {bound} us at most" if bound != "0" else ", also when nothing is done"
         )

@@ -119,4 +119,4 @@ def _instead(feature: Feature) -> str:
         return "nothing to set"
     if feature.status != "on":
         return "leave it off"
-    return f"leave it off (it is on now: {shown(feature.name, feature.settings[feature.name])})"
+    return f"not recommended (it is on now: {shown(feature.name, feature.settings[feature.name])})"

@@ -70,9 +70,9 @@ def features(capture: Capture, where: Place) -> list[Feature]:
 
 
 def present(capture: Capture) -> frozenset[str]:
-    """The names of the settings whose controls can be read."""
+    """The names of the settings whose controls are there, whether or not they can be read."""
     system = CapturedSystem(capture)
-    return frozenset(name for name, knob in KNOBS.items() if knob.read(system).available)
+    return frozenset(name for name, knob in KNOBS.items() if system.exists(knob.path))
 
 
 def shown(name: str, value: str) -> str:
