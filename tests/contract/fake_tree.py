@@ -237,6 +237,7 @@ class Machine:
         for name, text in {"online": everyone, "possible": everyone, "isolated": "\n"}.items():
             self.put(f"{CPUS}/{name}", text)
         self.put(f"{CPUS}/nohz_full", "(null)\n")
+        self.put(f"{CPUS}/hotplug/states", "  0: offline\n154: hypervisor/arm/pvtime:online\n")
         self.put(CMDLINE, f"root=/dev/vda {words}".rstrip() + "\n")
         self.put(MOUNTS, "/dev/vda / ext4 rw,relatime 0 0\n")
         self.put(f"{DEBUG}/sleep_time", "")

@@ -212,7 +212,7 @@ def test_tells_what_it_costs(guest: Machine, options: list[str], cost: str) -> N
 
 
 def test_tells_what_untrapped_vcpus_cost(host: Machine) -> None:
-    assert "each of these vCPUs shows as busy" in applied(host, "--wfx", "0-1").out
+    assert "up to 2 physical CPUs for each VM show as busy, always" in applied(host, "--wfx", "0-1").out
 
 
 def test_tells_what_it_set_for_programs(host: Machine) -> None:

@@ -444,17 +444,17 @@ def test_mainline_may_be_changed_under_a_mount(
     assert f"read {MOUNTS}" not in mainline.operations
 
 
-@pytest.mark.parametrize("operation", range(9))
+@pytest.mark.parametrize("operation", range(25))
 def test_mount_made_during_a_change_that_fails(knob: Knob, vendor: CqPollKernel, operation: int) -> None:
     """Up to the last operation before -1 is written back, the look at the mounts."""
     vendor.cpu = -1
     plan = knob.plan(vendor, "2")
-    vendor.fail(4, os_error(errno.EIO), "after")
+    vendor.fail(12, os_error(errno.EIO), "after")
     vendor.meanwhile(operation, vendor.mount)
     with pytest.raises(KnobError, match="over RDMA on /mnt:") as caught:
         knob.apply(vendor, plan)
     assert vendor.operations[-1] == f"read {MOUNTS}"
-    if operation < 4:
+    if operation < 12:
         assert vendor.written == []
     else:
         assert vendor.written == ["2\n"]
@@ -463,6 +463,42 @@ def test_mount_made_during_a_change_that_fails(knob: Knob, vendor: CqPollKernel,
         )
         assert caught.value.next_step.startswith("unmount first")
         assert caught.value.next_step.endswith("then undo this change")
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "says"),
+    [
+        # Mounts of other namespaces, and those unmounted lazily, are in /proc/mounts no more.
+        ("/sys/module/rpcrdma/refcnt", "2\n", "module rpcrdma is in use"),
+        ("/sys/module/nvme_rdma/refcnt", "1\n", "module nvme_rdma is in use"),
+        ("/sys/module/ib_isert/refcnt", "odd\n", "module ib_isert is in use"),
+        ("/proc/fs/nfsd/portlist", "rdma 20049\ntcp 2049\n", "NFS is served over RDMA"),
+    ],
+)
+@pytest.mark.parametrize(("old", "new"), CHANGES)
+def test_vendor_kernel_is_left_alone_while_rdma_is_in_use(
+    knob: Knob, tmp_path: Path, path: str, text: str, says: str, old: int, new: int
+) -> None:
+    kernel = boot(tmp_path, VENDOR, old)
+    plan = knob.plan(kernel, str(new))
+    kernel._make(path, text)
+    for step in (lambda: knob.plan(kernel, str(new)), lambda: knob.apply(kernel, plan)):
+        with pytest.raises(KnobError, match=says):
+            step()
+    assert kernel.written == []
+    kernel._make(path, "0\n" if path.endswith("refcnt") else "tcp 2049\n")
+    knob.apply(kernel, plan)
+    assert kernel.cpu == new
+
+
+def test_vendors_poller_on_a_cpu_that_went_offline_is_not_in_force(knob: Knob, tmp_path: Path) -> None:
+    kernel = boot(tmp_path, VENDOR)
+    plan = knob.plan(kernel, "2")
+    knob.apply(kernel, plan)
+    assert knob.verify(kernel, plan)
+    kernel.take_offline(2)
+    assert knob.read(kernel).value == "2"
+    assert not knob.verify(kernel, plan)
 
 
 # faults
@@ -484,7 +520,7 @@ def test_failed_write_leaves_the_old_cpu_and_is_not_followed_by_another(
 
 def test_write_that_fails_after_it_took_effect_is_taken_back(knob: Knob, kernel: CqPollKernel) -> None:
     plan = knob.plan(kernel, "-1")
-    kernel.fail(4 if kernel.vendor else 3, os_error(errno.EIO), "after")
+    kernel.fail(12 if kernel.vendor else 3, os_error(errno.EIO), "after")
     with pytest.raises(KnobError, match="the polling CPU is 2 as before"):
         knob.apply(kernel, plan)
     assert kernel.cpu == 2

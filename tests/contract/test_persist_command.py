@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,12 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     ran: list[list[str]] = []
     really = command.run
 
-    def run(argv: Sequence[str], *, timeout: float) -> Completed:
+    def run(
+        argv: Sequence[str], *, timeout: float, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> Completed:
+        if argv[0] == sys.executable:
+            assert (list(argv[1:]), cwd, env) == (["-I", "-m", "cvmtune", "--version"], Path("/"), {})
+            return Completed(tuple(argv), 0, "", "", 0.0)
         ran.append(list(argv))
         if argv[0] != "systemctl" or not argv[1].startswith("--root=/"):
             pytest.fail(f"ran {argv}")
@@ -157,7 +162,7 @@ def test_the_unit_says_what_systemd_needs(guest: Machine) -> None:
     assert shlex.split(service["ExecStop"]) == [sys.executable, "-I", "-m", "cvmtune", "rollback"]
     # Of all statuses (cli.py) only that of preconditions which do not hold yet is tried again, without end.
     assert service["Restart"] == "on-failure"
-    assert service["RestartPreventExitStatus"].split() == ["1", "2", "3", "4"]
+    assert service["RestartPreventExitStatus"].split() == ["1", "2", "3", "4", "203"]
     assert content["Unit"]["StartLimitIntervalSec"] == "0"
     assert content["Install"]["WantedBy"] == "multi-user.target"
 
@@ -172,7 +177,9 @@ def test_what_the_unit_runs_is_this_tool(guest: Machine) -> None:
 @pytest.mark.parametrize(
     ("argv", "loads"),
     [
-        (["database"], True),
+        # Where it is not loaded, that profile does without.
+        (["database"], False),
+        (["off"], False),
         (["nfs-client"], True),
         (["--cq-poll", "3"], True),
         (["--ipi", "c"], False),
@@ -405,8 +412,9 @@ def test_what_cannot_be_written_is_named(guest: Machine, name: str, commands: li
 
 
 def test_systemctl_that_fails_is_told(guest: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(argv: Sequence[str], *, timeout: float) -> Completed:
-        return Completed(tuple(argv), 1, "", "Failed to enable unit: it is masked\n", 0.0)
+    def run(argv: Sequence[str], **how: object) -> Completed:
+        status = 0 if argv[0] == sys.executable else 1
+        return Completed(tuple(argv), status, "", "Failed to enable unit: it is masked\n", 0.0)
 
     monkeypatch.setattr(command, "run", run)
     outcome = guest.run("persist", "database")

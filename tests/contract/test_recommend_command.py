@@ -64,7 +64,7 @@ def test_says_what_to_set_and_why(tmp_path: Path, name: str) -> None:
     machine = MACHINES[name](tmp_path / "root")
     content = machine.watch("--json").json
     assert content.keys() == {
-        *("schema", "kind", "version", "role", "kernel", "cpus", "seconds", "settings", "advice"),
+        *("schema", "kind", "version", "role", "kernel", "cpus", "own_cpus", "seconds", "settings", "advice"),
     }
     assert (content["schema"], content["kind"]) == (1, "recommendation")
     assert content["seconds"] == 10

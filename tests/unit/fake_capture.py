@@ -21,6 +21,7 @@ _EVERYWHERE = {
     "/proc/mounts": "/dev/vda / ext4 rw,relatime 0 0\n",
     f"{CPUS}/isolated": "\n",
     f"{CPUS}/nohz_full": "(null)\n",
+    f"{CPUS}/hotplug/states": "  0: offline\n154: hypervisor/arm/pvtime:online\n",
     "/sys/kernel/soft_ipi_passthrough": "0\n",
     "/sys/module/soft_ipi/parameters/poll_us": "0\n",
     SOFT_STATS: "cpu sent reschedule call_function timer irq_work polls poll_ns fallbacks limit_ns\n",

@@ -223,6 +223,43 @@ def test_cq_poll_takes_the_last_of_equals_and_keeps_off_soft_ipis() -> None:
     assert advise_cq_poll(load, mask(0, 1, 2, 3)).settings["cq-poll"] == "3"
 
 
+def test_cq_poll_keeps_off_cpus_that_are_vcpus_own() -> None:
+    """To the host such a CPU looks idle while its vCPU waits."""
+    load = system("host", mounts=[rdma(1000)], vms=[vm(vcpu(0, [2]), vcpu(1, [3]))])
+    assert advise_cq_poll(load, NOBODY).settings["cq-poll"] == "1"
+    isolated = replace(load.place, isolated=mask(1))
+    assert advise_cq_poll(replace(load, place=isolated), NOBODY).settings["cq-poll"] == "0"
+
+
+def test_vendors_poller_is_not_changed_under_a_server() -> None:
+    load = system(files={POLLER: "Current polling core is: 2\n"}, flavour="vendor")
+    found = advise_cq_poll(replace(load, server_rpcs=2000.0, server_over_rdma=True), NOBODY)
+    assert not found.settings
+    assert "stop the NFS server" in found.reason
+
+
+def test_ipi_is_of_no_use_with_nohlt() -> None:
+    files = {**OURS, "/proc/cmdline": "console=ttyAMA0 nohlt\n"}
+    assert "nohlt" in advise_ipi(system(cpus=[cpu(), cpu(4000)], files=files)).reason
+
+
+def test_ipi_says_what_polling_without_a_bound_costs() -> None:
+    found = advise_ipi(system(cpus=[cpu(4000)] * 4, files={SOFT_IPI: "0\n"}, flavour="vendor"))
+    assert "ALL 4 vCPUs poll: 4 physical CPUs busy always" in found.cost
+
+
+def test_states_that_are_no_deeper_than_wfi_do_not_matter() -> None:
+    state = "/sys/devices/system/cpu/cpu1/cpuidle/state1"
+    for name, deep in (("WFI", False), ("haltpoll idle", False), ("cpu-sleep-0", True)):
+        files = {**OURS, f"{state}/disable": "0\n", f"{state}/name": f"{name}\n"}
+        assert bool(advise_ipi(system(cpus=[cpu(), cpu(4000)], files=files)).settings) is not deep
+
+
+def test_wfx_threshold_is_one_vcpus_not_all_vms_together() -> None:
+    vms = [vm(vcpu(0, [one], MIN_WFX_EXITS / 2), name=str(one)) for one in range(4)]
+    assert not advise_wfx(system("host", vms=vms)).settings
+
+
 def test_cq_poll_stays_where_it_polls() -> None:
     """A CPU that polls does not idle. To move the poller for that would be to move it for ever."""
     files = {**OURS, POLLER: "1\n"}
@@ -245,7 +282,7 @@ def test_cq_poll_window_outlasts_the_storages_answer() -> None:
         (system(mounts=[rdma(5000, transport="tcp")]), "no NFS over RDMA"),
         (system(mounts=[rdma(MIN_RPCS - 1)]), "less than 100"),
         (system(cpus=[cpu()], mounts=[rdma(1000)]), "there is 1"),
-        (system(cpus=[cpu(idle=0.2)] * 4, mounts=[rdma(1000)]), "no CPU idles 25%"),
+        (system(cpus=[cpu(idle=0.2)] * 4, mounts=[rdma(1000)]), "no CPU that is free for it idles 25%"),
         (system(files={}, flavour="neither", mounts=[rdma(1000)]), "modprobe ib_core_cq_poll"),
     ],
 )

@@ -275,6 +275,13 @@ def test_guard_makes_up_for_it() -> None:
 # Whose CPUs vCPUs have
 
 
+def test_nobody_knows_where_steal_is_not_counted() -> None:
+    """A hypervisor that does not tell shows 0, overcommitted or not."""
+    for text in ("  0: offline\n", None):
+        seen = changed(GUEST, {f"{CPUS}/hotplug/states": text})
+        assert own_cpus(seen, place(seen)) is None
+
+
 @pytest.mark.parametrize(
     ("steal", "own"),
     [(0, True), (int(1000 * MAX_STEAL), True), (int(1000 * MAX_STEAL) + 1, False), (1000, False)],

@@ -20,8 +20,8 @@ from cvmtune.knobs.soft_ipi import PATH as SOFT_IPI
 from cvmtune.knobs.wfx import GUARD as WFX_GUARD
 from cvmtune.knobs.wfx import PATH as WFX
 from cvmtune.observe.capture import KVM
-from cvmtune.observe.load import CpuLoad, Load, NfsLoad, VcpuLoad, VmLoad
-from cvmtune.observe.risks import MAX_STEAL, deep_idle
+from cvmtune.observe.load import Load, NfsLoad, VcpuLoad, VmLoad
+from cvmtune.observe.risks import MAX_STEAL, counts_steal, deep_idle
 from cvmtune.observe.vms import unowned
 
 
@@ -76,6 +76,9 @@ def advise_ipi(load: Load) -> Advice:
     if not busy:
         reason = f"no CPU takes {MIN_IPIS:g} IPIs a second; the most is {most:.0f}"
         return Advice("ipi", reason, figures=figures)
+    if "nohlt" in (load.now.get("/proc/cmdline") or "").split():
+        reason = f"{_takers(busy, rates)}, but with nohlt on the command line no CPU polls for them"
+        return Advice("ipi", reason, figures=figures)
     if refusal := _overcommitted(load):
         return Advice("ipi", f"{_takers(busy, rates)}, but {refusal}", figures=figures)
     chosen = [cpu for cpu in busy if load.cpus[cpu].idle >= MIN_IDLE or load.cpus[cpu].soft_ipis]
@@ -93,24 +96,27 @@ def advise_ipi(load: Load) -> Advice:
         return Advice("ipi", reason, figures=figures)
     mask = CpuMask(frozenset(chosen))
     settings = {"ipi": mask.to_hex()}
-    bound = ""
+    idle = sum(load.cpus[cpu].idle for cpu in chosen)
+    cpus = _count(len(chosen), "physical CPU")
+    busy_for = f"{cpus} busy always, also when nothing is done: this kernel has no bound"
     if "/sys/module/soft_ipi/parameters/poll_us" in load.now.files:
         gap_us = 1e6 / min(rates[cpu] for cpu in chosen)
         bound_us = _between(BOUND_US, _round_up(BOUND_IN_GAPS * gap_us, 100))
         settings = {"ipi-poll-us": str(bound_us), **settings}
-        bound = f", until {bound_us} us after the last IPI: without IPIs they sleep as before"
-    idle = sum(load.cpus[cpu].idle for cpu in chosen)
+        busy_for = (
+            f"up to {idle:.2f} more physical CPUs busy while IPIs come, and {bound_us} us after the last one"
+        )
     everyone = f"ALL {len(chosen)} vCPUs poll: " if len(chosen) == len(load.cpus) else ""
     total = sum(rates[cpu] for cpu in chosen)
     return Advice(
         "ipi",
-        f"{_takers(chosen, rates)}; they idle {idle:.2f} CPUs' time in all, steal is {_steal(load):.1%}",
+        f"{_takers(chosen, rates)}; they idle {idle:.2f} CPUs' time in all, {_lost(load)}",
         settings,
         gain=(
             f"up to {total:.0f} IPIs a second without an exit; at the {IPI_SAVES_US:g} us each that is the "
             f"feature's goal on hardware, {total * IPI_SAVES_US / 1e6:.1%} of a CPU's time in waits"
         ),
-        cost=f"{everyone}up to {idle:.2f} more physical CPUs busy while IPIs come{bound}",
+        cost=f"{everyone}{busy_for}",
         figures=figures,
     )
 
@@ -170,6 +176,12 @@ def advise_cq_poll(load: Load, soft: CpuMask) -> Advice:
             f"{busy}; but ib_core_cq_poll is not loaded, or this kernel lacks it (modprobe ib_core_cq_poll)"
         )
         return Advice("cq-poll", reason, figures=figures)
+    if load.place.flavour == "vendor" and load.server_over_rdma:
+        reason = (
+            f"{busy}, but this vendor's kernel polls only connections made afterwards, and may hang them "
+            "when polling changes: stop the NFS server, turn polling on, start it again"
+        )
+        return Advice("cq-poll", reason, figures=figures)
     if load.place.flavour == "vendor" and mounts:
         reason = (
             f"{busy}, but this vendor's kernel polls only what is mounted afterwards, and may hang a mount "
@@ -184,18 +196,16 @@ def advise_cq_poll(load: Load, soft: CpuMask) -> Advice:
     # One that polls already has its idle time taken by that, and is as good as any.
     now = load.now.get(CQ_POLL) or ""
     at_work = int(now) if now.isdecimal() and int(now) in load.cpus else None
-    cpu = _poller_cpu(load.cpus, soft) if at_work is None else at_work
+    cpu = _poller_cpu(load, soft) if at_work is None else at_work
     if cpu is None:
-        reason = (
-            f"{busy}, but no CPU idles {MIN_POLLER_IDLE:.0%} of its time: the poller would take it from work"
-        )
+        reason = f"{busy}, but no CPU that is free for it idles {MIN_POLLER_IDLE:.0%} of its time"
         return Advice("cq-poll", reason, figures=figures)
     settings = {"cq-poll": str(cpu)}
-    window = ""
+    busy_for = "always: this kernel's poller never sleeps"
     if "/sys/module/ib_core_cq_poll/parameters/idle_us" in load.now.files:
         window_us = _between(WINDOW_US, _round_up(WINDOW_IN_RTTS * 1000 * _rtt_ms(mounts), 1000))
         settings = {"cq-idle-us": str(window_us), **settings}
-        window = f"; after {window_us} us without a completion it sleeps"
+        busy_for = f"while completions come; after {window_us} us without one it sleeps"
     return Advice(
         "cq-poll",
         f"{busy}, {_rtt_ms(mounts):.2f} ms each; CPU {cpu} "
@@ -205,14 +215,22 @@ def advise_cq_poll(load: Load, soft: CpuMask) -> Advice:
             f"answers are found without an interrupt and a worker's wake-up, {rpcs:.0f} a second; the "
             "request puts these at 20 % of a storage write"
         ),
-        cost=f"up to 1 CPU, number {cpu}, busy while completions come{window}",
+        cost=f"up to 1 CPU, number {cpu}, busy {busy_for}",
         figures=figures,
     )
 
 
-def _poller_cpu(cpus: Mapping[int, CpuLoad], soft: CpuMask) -> int | None:
+def _poller_cpu(load: Load, soft: CpuMask) -> int | None:
     """The CPU that idles most; of equals the last, as the first does the machine's chores."""
-    able = {cpu: one.idle for cpu, one in cpus.items() if one.idle >= MIN_POLLER_IDLE}
+    # To a host a pinned vCPU's CPU looks idle just when it waits for that vCPU's work.
+    kept = load.place.isolated | CpuMask(
+        frozenset(
+            vcpu.now.pinned_to for vm in load.vms for vcpu in vm.vcpus if vcpu.now.pinned_to is not None
+        )
+    )
+    able = {
+        cpu: one.idle for cpu, one in load.cpus.items() if one.idle >= MIN_POLLER_IDLE and cpu not in kept
+    }
     # A CPU that polls for IPIs has its idle time taken; still it is better than none.
     free = {cpu: idle for cpu, idle in able.items() if cpu not in soft} or able
     return max(free, key=lambda cpu: (round(free[cpu], 1), cpu), default=None)
@@ -258,7 +276,7 @@ def advise_wfx(load: Load) -> Advice:
     owners = {vcpu.now.vcpu for vm in system for vcpu in vm.vcpus} - refused.keys()
     # One that is named makes no such exits: that it waits shows only while it is not.
     named = _named(load)
-    waiting = sorted(vcpu for vcpu in owners if vcpu in named or _waits(system, vcpu) >= MIN_WFX_EXITS)
+    waiting = sorted(vcpu for vcpu in owners if vcpu in named or _most(system, vcpu) >= MIN_WFX_EXITS)
     left_out = f"{_reasons(refused)}{_by_vm(load, system, waiting)}"
     if not owners:
         return Advice("wfx", f"no vCPU has a CPU of its own: {left_out}", figures=figures)
@@ -350,6 +368,11 @@ def _waits(vms: Sequence[VmLoad], vcpu: int) -> float:
     )
 
 
+def _most(vms: Sequence[VmLoad], vcpu: int) -> float:
+    """The most that one vCPU with that id makes of them."""
+    return max(_waits([vm], vcpu) for vm in vms)
+
+
 def _named(load: Load) -> CpuMask:
     try:
         return CpuMask.from_hex(load.now.get(WFX) or "0")
@@ -366,6 +389,12 @@ def _overcommitted(load: Load) -> str:
     if steal <= MAX_STEAL:
         return ""
     return f"this guest is overcommitted: its vCPUs lost {steal:.1%} of a CPU's time to others (steal)"
+
+
+def _lost(load: Load) -> str:
+    if not counts_steal(load.now):
+        return "and whether others take their physical CPUs is not told here (no steal clock): ask the host"
+    return f"steal is {_steal(load):.1%}"
 
 
 def _steal(load: Load) -> float:

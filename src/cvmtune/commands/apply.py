@@ -93,4 +93,5 @@ def _costs(changes: Sequence[Change], facts: Facts, bound: str) -> Iterator[str]
     if after.get("cq-poll", "-1") != "-1":
         yield f"up to 1 CPU, number {after['cq-poll']}, busy while completions come"
     if CpuMask.from_hex(after.get("wfx", "0")):
-        yield "on the host each of these vCPUs shows as busy, and its physical CPU goes no deeper than WFI"
+        ids = len(CpuMask.from_hex(after["wfx"]))
+        yield f"up to {ids} physical CPUs for each VM show as busy, always, and go no deeper than WFI"

@@ -13,12 +13,15 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import cvmtune
 from cvmtune.commands.site import Site
 from cvmtune.commands.wanted import Wanted, wanted
 from cvmtune.core import command
 from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.knobs.transaction import PartlyApplied, verify
-from cvmtune.profiles import Profile, Requirements, load
+from cvmtune.core.trusted import read_trusted
+from cvmtune.knobs.cq_poll import OFF
+from cvmtune.knobs.transaction import PartlyApplied, plan, verify
+from cvmtune.profiles import Profile, Requirements, load, resolve, unmet
 
 UNIT = "cvmtune.service"
 _UNITS = "etc/systemd/system"
@@ -41,10 +44,13 @@ Type=oneshot
 RemainAfterExit=yes
 {modprobe}ExecStart={apply}
 ExecStop={rollback}
+# A control whose kernel hangs must not keep a machine from booting.
+TimeoutStartSec=60
+TimeoutStopSec=30
 Restart=on-failure
 RestartSec={retry}
-# Only preconditions that do not hold yet are tried again.
-RestartPreventExitStatus=1 2 {failed} {partly}
+# Only preconditions that do not hold yet are tried again; 203 is a program that cannot be run.
+RestartPreventExitStatus=1 2 {failed} {partly} 203
 
 [Install]
 WantedBy=multi-user.target
@@ -52,12 +58,19 @@ WantedBy=multi-user.target
 
 
 def persist(site: Site, what: str | None, flags: Mapping[str, str], *, dry_run: bool, as_json: bool) -> int:
-    """Write the settings and the unit and enable it; without any settings, those that are applied now."""
+    """Write the settings and the unit and enable it; without any settings, those that are applied now.
+
+    Settings that this system could not have are refused, unless their preconditions are still to come.
+    """
     one = wanted(site, what, flags) if what or flags else _applied(site)
+    facts = site.facts()
+    if not unmet(one.profile, facts):
+        plan(site.system, resolve(one.profile, facts).settings)
     profile, unit = site.configuration / _PROFILE, site.root / _UNITS / UNIT
     files = {profile: _toml(one), unit: _unit(site, one.profile)}
     commands = list(_systemctl(site, "daemon-reload", "enable"))
     if not dry_run:
+        _check_program()
         _write(profile, files[profile])
         # What will be read at the next boot is read now: it must be what was meant, and trusted.
         load(str(profile), site.profiles)
@@ -98,17 +111,32 @@ def _applied(site: Site) -> Wanted:
     settings = {one.name: one.wanted for one in found.checks}
     if not settings or found.restarted:
         raise UsageError("nothing is applied that could be persisted", next_step="name a profile or settings")
-    return Wanted(Profile("applied", "", (), Requirements(), settings, {}), found.source)
+    # What this system is like now is what they were good for.
+    facts = site.facts()
+    require = Requirements(
+        role=facts.role, own_cpus=facts.own_cpus is True, possible=facts.possible.to_list()
+    )
+    return Wanted(Profile("applied", "", (), require, settings, {}), found.source)
+
+
+def _ours() -> list[str]:
+    # Not what PATH finds: the interpreter that runs us has the package, and -I keeps the environment out.
+    return [sys.executable, "-I", "-m", "cvmtune"]
+
+
+def _check_program() -> None:
+    """Raise CvmtuneError unless what the unit runs is this tool, and only root or we may change it."""
+    read_trusted(Path(cvmtune.__file__))
+    # As systemd does: from /, with hardly an environment.
+    command.run([*_ours(), "--version"], cwd=Path("/"), env={}, timeout=60).check()
 
 
 def _unit(site: Site, profile: Profile) -> str:
-    # Not what PATH finds: the interpreter that runs us has the package, and -I keeps the environment out.
-    ours = [sys.executable, "-I", "-m", "cvmtune"]
-    loads = "cq-poll" in {**profile.settings, **profile.optional}
+    loads = profile.settings.get("cq-poll", "off") not in ("off", OFF)
     return _UNIT_TEXT.format(
         modprobe="ExecStartPre=-/usr/sbin/modprobe ib_core_cq_poll\n" if loads else "",
-        apply=_quoted([*ours, "apply", f"/{(site.configuration / _PROFILE).relative_to(site.root)}"]),
-        rollback=_quoted([*ours, "rollback"]),
+        apply=_quoted([*_ours(), "apply", f"/{(site.configuration / _PROFILE).relative_to(site.root)}"]),
+        rollback=_quoted([*_ours(), "rollback"]),
         retry=_RETRY_S,
         failed=CvmtuneError.exit_code,
         partly=PartlyApplied.exit_code,
@@ -138,6 +166,7 @@ def _toml(one: Wanted) -> str:
         f"features = {json.dumps(list(require.features))}",
         f"own_cpus = {json.dumps(require.own_cpus)}",
     ]
+    lines += [f"possible = {json.dumps(require.possible)}"] if require.possible is not None else []
     for table, settings in (("set", profile.settings), ("set-if-present", profile.optional)):
         lines += ["", f"[{table}]", *(f"{name} = {json.dumps(value)}" for name, value in settings.items())]
     return "\n".join(lines) + "\n"

@@ -21,6 +21,7 @@ from cvmtune.observe import recording
 from cvmtune.observe.capture import Capture, capture
 from cvmtune.observe.features import Feature, features, shown
 from cvmtune.observe.load import Load, load
+from cvmtune.observe.risks import counts_steal
 
 # What `apply` knows a recommendation by.
 KIND = "recommendation"
@@ -71,6 +72,8 @@ def content(seen: Load, advice: Sequence[Advice]) -> dict[str, object]:
         "role": seen.place.role,
         "kernel": {"release": seen.place.release, "flavour": seen.place.flavour},
         "cpus": seen.place.possible.to_list(),
+        # A mask for vCPUs that own their CPUs is not to be applied once they do not, where that shows.
+        "own_cpus": seen.place.role == "guest" and counts_steal(seen.now),
         "seconds": seen.seconds,
         "settings": {name: wanted[name] for name in KNOBS if name in wanted},
         "advice": [asdict(one) for one in advice],
@@ -91,7 +94,12 @@ def _watch(site: Site, seconds: float, sleep: Callable[[float], None]) -> tuple[
 
 def _save(path: Path, text: str) -> None:
     # A kernel's command line, which is in it, is not for everybody.
-    with open(path, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+    def opener(name: str, flags: int) -> int:
+        descriptor = os.open(name, flags | os.O_NOFOLLOW, 0o600)
+        os.fchmod(descriptor, 0o600)
+        return descriptor
+
+    with open(path, "w", encoding="utf-8", opener=opener) as file:
         file.write(text)
 
 

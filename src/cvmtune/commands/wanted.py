@@ -25,11 +25,10 @@ class Unmet(CvmtuneError):
 
 @dataclass(frozen=True)
 class Wanted:
-    """Settings to have; `source` is where they are from, in words, `cpus` which they were chosen for."""
+    """Settings to have; `source` is where they are from, in words."""
 
     profile: Profile
     source: str
-    cpus: str | None = None
 
 
 def wanted(site: Site, what: str | None, flags: Mapping[str, str]) -> Wanted:
@@ -56,10 +55,7 @@ def wanted(site: Site, what: str | None, flags: Mapping[str, str]) -> Wanted:
 
 def check(one: Wanted, facts: Facts) -> None:
     """Raise Unmet unless the system is what the settings are for."""
-    faults = unmet(one.profile, facts)
-    if one.cpus not in (None, facts.possible.to_list()):
-        faults.append(f"it is for CPUs {one.cpus}, and this machine has {facts.possible.to_list()}")
-    if faults:
+    if faults := unmet(one.profile, facts):
         raise Unmet(
             f"{one.source} does not fit this system: {'; '.join(faults)}",
             next_step="choose other settings, or see to that",
@@ -78,14 +74,14 @@ def _recommended(path: Path) -> Wanted:
         if content["kind"] != KIND or content["schema"] != SCHEMA:
             raise ValueError(f"kind {content['kind']!r}, schema {content['schema']!r}")
         settings = dict(content["settings"])
-        require = Requirements(role=str(content["role"]))
-        cpus = str(content["cpus"])
+        require = Requirements(
+            role=str(content["role"]), own_cpus=content["own_cpus"] is True, possible=str(content["cpus"])
+        )
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise UsageError(
             f"not a recommendation: {error}", str(path), "recommend --json prints one"
         ) from error
-    for name, value in settings.items():
-        check_value(name, value)
+    settings = {name: check_value(name, value) for name, value in settings.items()}
     if not settings:
         raise UsageError("this recommendation is to set nothing", str(path), "read its advice")
-    return Wanted(Profile(path.stem, "", (str(path),), require, settings, {}), f"recommendation {path}", cpus)
+    return Wanted(Profile(path.stem, "", (str(path),), require, settings, {}), f"recommendation {path}")

@@ -6,22 +6,26 @@ CPU goes offline the file reads -1.
 
 A vendor's kernel (openEuler OLK-6.6, ib_core_cq_poll.c) takes the same and answers in sentences. It polls
 only queues made while polling was on, and abandons them when polling ends: their I/O hangs for ever.
-So there nothing is changed, or put back, while NFS is mounted over RDMA; not even from CPU to CPU, for that
-may sleep with a spinlock held. It also takes a CPU that is offline, so none is ever written.
+So there nothing is changed, or put back, while RDMA is in use by the kernel: NFS mounted or served over it,
+or a module that makes queues held by its users, as it is by mounts of other namespaces too. Not even from
+CPU to CPU, for that may sleep with a spinlock held. It also takes a CPU that is offline, so none is ever
+written, and shows one that went offline as if it polled.
 
-What this cannot see: mounts of other mount namespaces, or lazily unmounted; a mount made between the look and
-the write; queues whose owners are not NFS clients.
+What this cannot see: a user who comes between the look and the write.
 """
 
 import re
 
 from cvmtune.core.system import System
-from cvmtune.knobs.contract import KnobError
+from cvmtune.knobs.contract import KnobError, Plan
 from cvmtune.knobs.files import FileKnob, os_failure, read_cpus
 
 PATH = "/sys/kernel/ib_core_poll_cpu"
 ONLINE = "/sys/devices/system/cpu/online"
 MOUNTS = "/proc/mounts"
+SERVED = "/proc/fs/nfsd/portlist"
+# Modules whose queues are polled by work, all of which the vendor's kernel takes: NFS, NVMe, iSER, SRP.
+OWNERS = ("rpcrdma", "nvme_rdma", "nvmet_rdma", "ib_iser", "ib_isert", "ib_srp", "ib_srpt")
 OFF = "-1"
 
 # As many digits as CPUs may need, and no leading zero, which some take for octal.
@@ -62,15 +66,51 @@ class CqPoll(FileKnob):
                     ONLINE,
                     f"bring it online, or plan for a CPU of {online.to_list()}",
                 )
-        # Whatever does not answer as mainline does is taken for the vendor's. The mounts are looked at last,
-        # so that hardly anything can come between this and the write.
-        if not _VALUE.fullmatch(self._text(system).strip()) and (mounts := _rdma_mounts(system)):
+        # Whatever does not answer as mainline does is taken for the vendor's. All of this is looked at
+        # last, so that hardly anything can come between it and the write.
+        if _VALUE.fullmatch(self._text(system).strip()):
+            return
+        for name in OWNERS:
+            if _users(system, name):
+                raise KnobError(
+                    f"module {name} is in use: this vendor's kernel may hang its I/O when polling changes",
+                    _refcount(name),
+                    "unmount first, in all namespaces, and stop servers and targets; then change polling",
+                )
+        if "rdma" in _text_or_none(system, SERVED):
+            raise KnobError(
+                "NFS is served over RDMA: this vendor's kernel may hang it when polling changes",
+                SERVED,
+                "stop the NFS server first, change polling, start it again",
+            )
+        if mounts := _rdma_mounts(system):
             raise KnobError(
                 f"NFS is mounted over RDMA on {', '.join(mounts)}: this vendor's kernel leaves such "
                 "mounts unpolled when polling is turned on, and may hang them when it is turned off or moved",
                 MOUNTS,
                 "unmount first, change polling, mount again",
             )
+
+    def verify(self, system: System, plan: Plan) -> bool:
+        return super().verify(system, plan) and plan.after in (OFF, *map(str, read_cpus(system, ONLINE)))
+
+
+def _refcount(module: str) -> str:
+    return f"/sys/module/{module}/refcnt"
+
+
+def _users(system: System, module: str) -> int:
+    """How many hold a module; 0 if it is not loaded, or built in and not counted."""
+    text = _text_or_none(system, _refcount(module)).strip()
+    # What is no number is no proof that nobody does.
+    return int(text) if text.isdecimal() else len(text)
+
+
+def _text_or_none(system: System, path: str) -> str:
+    try:
+        return system.read_text(path) if system.exists(path) else ""
+    except OSError as error:
+        raise os_failure("cannot tell whether RDMA is in use", path, error) from error
 
 
 def _rdma_mounts(system: System) -> list[str]:

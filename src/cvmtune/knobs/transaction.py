@@ -56,7 +56,7 @@ class Change:
 class Check:
     """What a setting was last set to, and what it is; values are canonical.
 
-    `present` is None if the control cannot be read; `problem` then says why.
+    `present` is None if the control cannot be read; `problem` says why, or why what it shows is not in force.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Check:
     @property
     def holds(self) -> bool:
         """Tell whether the setting is as it was set."""
-        return self.present == self.wanted
+        return self.present == self.wanted and self.problem is None
 
 
 @dataclass(frozen=True)
@@ -313,8 +313,15 @@ def _take_back(system: System, entry: Entry, begun: Sequence[Change], why: str) 
 
 
 def _check(system: System, change: Change) -> Check:
-    state = KNOBS[change.name].read(system)
-    return Check(change.name, change.plan.path, change.plan.after, state.value, state.problem)
+    knob = KNOBS[change.name]
+    state = knob.read(system)
+    problem = state.problem
+    try:
+        if state.value == change.plan.after and not knob.verify(system, change.plan):
+            problem = "the control shows it, but its CPU is not online"
+    except KnobError as error:
+        problem = str(error)
+    return Check(change.name, change.plan.path, change.plan.after, state.value, problem)
 
 
 # rollback

@@ -37,6 +37,7 @@ _ALWAYS = (
     f"{CPUS}/possible",
     f"{CPUS}/isolated",
     f"{CPUS}/nohz_full",
+    f"{CPUS}/hotplug/states",
     f"{CPUS}/cpu*/cpuidle/state*/name",
     f"{CPUS}/cpu*/cpuidle/state*/disable",
     "/sys/kernel/soft_ipi_passthrough",

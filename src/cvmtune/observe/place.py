@@ -24,7 +24,17 @@ _REQUESTED = (
     "/sys/kernel/cvm_wfx_trap_config",
 )
 # What firmware says a virtual machine is (DMI's vendor or product, or the device tree's root).
-_VIRTUAL = ("qemu", "kvm", "virtual machine", "linux,dummy-virt", "firecracker", "cloud hypervisor")
+_VIRTUAL = (
+    "qemu",
+    "kvm",
+    "virtual machine",
+    "linux,dummy-virt",
+    "firecracker",
+    "cloud hypervisor",
+    "openstack",
+    "kubevirt",
+    "alibaba cloud ecs",
+)
 
 
 @dataclass(frozen=True)

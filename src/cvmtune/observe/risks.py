@@ -18,7 +18,11 @@ from cvmtune.observe.vms import Vm, unowned, vms
 # Share of its time that a vCPU may lose to others; above it, it does not own its CPU. Recorded in the lab: at
 # most 8 % where it does, on a busy computer, and 34 % or more where four vCPUs share one CPU.
 MAX_STEAL = 0.1
-_DEEP_STATE = re.compile(rf"{CPUS}/cpu(\d+)/cpuidle/state[1-9]\d*/disable")
+# A guest's kernel that has found stolen time (arch/arm64/kernel/paravirt.c) prepares it on each CPU.
+_PV_TIME = "hypervisor/arm/pvtime"
+_STATE = re.compile(rf"({CPUS}/cpu(\d+)/cpuidle/state[1-9]\d*)/disable")
+# Names of states above 0 that are no deeper: WFI, and what polls before it (cpuidle-haltpoll).
+_SHALLOW = ("wfi", "poll", "haltpoll idle")
 # The kernel escapes blanks in mount points, but not all else that Python takes for one (knobs/cq_poll.py).
 _OVER_RDMA = re.compile(r"^[^ \n]+ ([^ \n]+) nfs4? (?:[^ \n]*,)?proto=rdma6?[, ]", re.MULTILINE)
 
@@ -47,10 +51,11 @@ def risks(capture: Capture, where: Place, known: Sequence[Feature]) -> list[Risk
 def own_cpus(capture: Capture, where: Place) -> bool | None:
     """Tell whether vCPUs have physical CPUs of their own: of a guest its own, of a host all its VMs'.
 
-    None if it cannot be told. In a guest that means what it lost since boot: a kernel, or a hypervisor, that
-    does not count that shows 0.
+    None if it cannot be told. In a guest it shows by what it lost since boot, where that is counted.
     """
     if where.role == "guest":
+        if not counts_steal(capture):
+            return None
         times = parse_cpu_times(capture.files.get("/proc/stat", "")).values()
         return all(one.steal <= MAX_STEAL * max(1, one.total) for one in times) if times else None
     machines = vms(capture)
@@ -59,9 +64,18 @@ def own_cpus(capture: Capture, where: Place) -> bool | None:
     return not unowned(machines)
 
 
+def counts_steal(capture: Capture) -> bool:
+    """Tell whether a guest learns of the time that its vCPUs lose. Where it does not, 0 is shown."""
+    return _PV_TIME in (capture.get(f"{CPUS}/hotplug/states") or "")
+
+
 def deep_idle(capture: Capture, cpus: CpuMask) -> CpuMask:
     """Those of the CPUs that may go to an idle state deeper than WFI, which is state 0 on arm64."""
-    able = {int(match[1]) for match, text in capture.matching(_DEEP_STATE) if text.strip() == "0"}
+    able = {
+        int(match[2])
+        for match, text in capture.matching(_STATE)
+        if text.strip() == "0" and (capture.get(f"{match[1]}/name") or "").lower() not in _SHALLOW
+    }
     return CpuMask(cpus.cpus & able)
 
 

@@ -57,7 +57,12 @@ def vms(capture: Capture) -> list[Vm]:
     for match, text in capture.matching(_FOLDER_FILE):
         folders.setdefault(match[1], {})[match[3]] = text
     names = _names(capture)
-    return [_vm(capture, folder, files, names) for folder, files in sorted(folders.items())]
+    threads: dict[int, dict[int, int]] = {}
+    for match, name in capture.matching(_COMM):
+        if thread := VCPU_THREAD.fullmatch(name.strip()):
+            vcpu = int(next(number for number in thread.groups() if number is not None))
+            threads.setdefault(int(match[1]), {})[int(match[2])] = vcpu
+    return [_vm(capture, folder, files, names, threads) for folder, files in sorted(folders.items())]
 
 
 def unowned(machines: Sequence[Vm]) -> dict[tuple[str, int], str]:
@@ -75,7 +80,13 @@ def unowned(machines: Sequence[Vm]) -> dict[tuple[str, int], str]:
     return why
 
 
-def _vm(capture: Capture, folder: str, files: Mapping[str, str], names: Mapping[int, str]) -> Vm:
+def _vm(
+    capture: Capture,
+    folder: str,
+    files: Mapping[str, str],
+    names: Mapping[int, str],
+    threads: Mapping[int, Mapping[int, int]],
+) -> Vm:
     vmm = int(folder.partition("-")[0])
     wfx = parse_counts(files.get("wfx_trap_stats", ""))
     columns = {"vcpu", "wfi_exits", "wfe_exits"}
@@ -83,7 +94,7 @@ def _vm(capture: Capture, folder: str, files: Mapping[str, str], names: Mapping[
     return Vm(
         folder=folder,
         name=names.get(vmm, f"of process {vmm}"),
-        vcpus=_vcpus(capture, vmm, exits_of),
+        vcpus=_vcpus(capture, vmm, threads.get(vmm, {}), exits_of),
         own_mask=_own_mask(files.get("wfx_trap_config", "system")),
         vtimer_mode=files["vtimer_mode"].strip() if "vtimer_mode" in files else None,
         vtimer=parse_counts(files.get("vtimer_stats", "")),
@@ -101,13 +112,10 @@ def _own_mask(text: str) -> CpuMask | None:
         return None
 
 
-def _vcpus(capture: Capture, vmm: int, exits_of: Mapping[int, int]) -> list[Vcpu]:
+def _vcpus(capture: Capture, vmm: int, threads: Mapping[int, int], exits_of: Mapping[int, int]) -> list[Vcpu]:
     found = []
-    for match, name in capture.matching(_COMM):
-        thread = VCPU_THREAD.fullmatch(name.strip())
-        if int(match[1]) != vmm or thread is None:
-            continue
-        folder = f"/proc/{vmm}/task/{match[2]}"
+    for thread, vcpu in threads.items():
+        folder = f"/proc/{vmm}/task/{thread}"
         status = dict(
             line.split(":", 1)
             for line in capture.files.get(f"{folder}/status", "").splitlines()
@@ -120,11 +128,10 @@ def _vcpus(capture: Capture, vmm: int, exits_of: Mapping[int, int]) -> list[Vcpu
             continue
         # ns on a CPU, ns waiting for one, time slices (Documentation/scheduler/sched-stats.rst)
         ran, waited, *_ = (*capture.files.get(f"{folder}/schedstat", "").split(), "", "")
-        vcpu = int(next(number for number in thread.groups() if number is not None))
         found.append(
             Vcpu(
                 vcpu=vcpu,
-                thread=int(match[2]),
+                thread=thread,
                 allowed=allowed,
                 ran_ns=_number(ran),
                 waited_ns=_number(waited),

@@ -10,6 +10,7 @@ A profile is a TOML file, NAME.toml in one of several directories, of which the 
     cpus = 2                  # so many online at least
     features = ["ipi"]        # settings that the kernel must offer
     own_cpus = true           # as Facts.own_cpus
+    possible = "0-7"          # the CPUs that it can have, no more and no fewer
     [set]                     # see settings.py
     ipi = "all-but-first"
     [set-if-present]          # left out where the kernel does not offer it
@@ -54,7 +55,13 @@ _KEYS: Mapping[str, type] = {
     "set": dict,
     "set-if-present": dict,
 }
-_REQUIRE: Mapping[str, type] = {"role": str, "cpus": int, "features": list, "own_cpus": bool}
+_REQUIRE: Mapping[str, type] = {
+    "role": str,
+    "cpus": int,
+    "features": list,
+    "own_cpus": bool,
+    "possible": str,
+}
 _ROLES = ("guest", "host", "machine")
 
 

@@ -25,12 +25,13 @@ _OWN_CPUS = {
 
 @dataclass(frozen=True)
 class Requirements:
-    """What a machine must be like; `cpus` is how many are online at least."""
+    """What a machine must be like; `cpus` is how many are online at least, `possible` which it can have."""
 
     role: str | None = None
     cpus: int = 1
     features: tuple[str, ...] = ()
     own_cpus: bool = False
+    possible: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,12 @@ def unmet(profile: Profile, facts: Facts) -> list[str]:
         clauses.append(f"wants a {require.role}, and this is a {facts.role}")
     if len(facts.online) < require.cpus:
         clauses.append(f"wants {require.cpus} CPUs online, and this machine has {len(facts.online)}")
+    if require.possible not in (None, facts.possible.to_list()):
+        clauses.append(f"it is for CPUs {require.possible}, and this machine has {facts.possible.to_list()}")
     for name in SETTINGS:
         if name in {*require.features, *profile.settings} - facts.present:
-            clauses.append(f"wants the control {name}, and this kernel has none")
+            module = ", or ib_core_cq_poll is not loaded: modprobe it" if name.startswith("cq-") else ""
+            clauses.append(f"wants the control {name}, and this kernel has none{module}")
     # It means one thing in a guest and another on a host.
     if fits_role and require.own_cpus and not facts.own_cpus:
         wanted, place = _OWN_CPUS[facts.role]
