@@ -321,7 +321,7 @@ def test_wfx_names_vcpus_with_cpus_of_their_own() -> None:
     [
         ([vm(vcpu(0, [0, 1]), vcpu(1, [0, 1]))], None, "is not pinned (CPUs 0-1)"),
         ([vm(vcpu(0, [0]), vcpu(1, [0]))], None, "shares CPU 0 with another vCPU"),
-        ([vm(vcpu(0, [0], beside=MAX_BESIDE + 0.01), vcpu(1, [1]))], "2", "with others, which took 6%"),
+        ([vm(vcpu(0, [0], beside=MAX_BESIDE + 0.01), vcpu(1, [1]))], "2", "with others, which took 16%"),
         ([vm(vcpu(0, [0], waited=MAX_WAITED + 0.01), vcpu(1, [1]))], "2", "waited 11.0% of the time"),
         ([vm(vcpu(0, [0])), vm(vcpu(0, [1, 2]), name="two")], None, "of VM two is not pinned"),
         ([vm(vcpu(0, [0]), vcpu(1, [1])), vm(vcpu(0, [1]), name="two")], None, "shares CPU 1"),

@@ -159,7 +159,7 @@ def wfi_exits(host: Host) -> list[float]:
 
 
 def test_wfx_from_end_to_end(guest: System, host: Host) -> None:
-    # A load for vCPU 1 alone, that leaves an emulated CPU time to wait in between.
+    # A load for vCPU 1 alone, which leaves an emulated CPU time to wait in between.
     with background(guest, "exec cyclictest --threads=1 --affinity=1 --interval=3000 --quiet"):
         # It takes its time to start.
         wait_until(lambda: wfi_exits(host)[1] > 200, "wake-ups of CPU 1")
