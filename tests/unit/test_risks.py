@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.core.cpumask import CpuMask
+from cvmtune.knobs.cq_poll import rdma_mounts
 from cvmtune.observe.capture import CPUS, KVM, Capture
 from cvmtune.observe.features import features
 from cvmtune.observe.load import load
 from cvmtune.observe.place import place
-from cvmtune.observe.risks import MAX_STEAL, Risk, deep_idle, own_cpus, rdma_mounts, risks
+from cvmtune.observe.risks import MAX_STEAL, Risk, deep_idle, own_cpus, risks
 
 IPI = "/sys/kernel/soft_ipi_passthrough"
 BOUND = "/sys/module/soft_ipi/parameters/poll_us"
@@ -139,11 +140,11 @@ def test_mounts_do_not_matter_to_our_kernel() -> None:
 )
 def test_mounts_over_rdma(line: str, points: list[str]) -> None:
     text = f"proc /proc proc rw 0 0\n{line}\ns:/f /last nfs4 proto=rdma 0 0\n"
-    assert rdma_mounts(Capture({MOUNTS: text})) == [*points, "/last"]
+    assert rdma_mounts(text) == [*points, "/last"]
 
 
 def test_no_mounts() -> None:
-    assert rdma_mounts(Capture({})) == []
+    assert rdma_mounts("") == []
 
 
 # Soft IPIs

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.knobs.cq_poll import PATH as CQ_POLL
+from cvmtune.knobs.parameters import CQ_IDLE_US, IPI_POLL_US
 from cvmtune.knobs.soft_ipi import PATH as SOFT_IPI
 from cvmtune.knobs.wfx import GUARD as WFX_GUARD
 from cvmtune.knobs.wfx import PATH as WFX
 from cvmtune.observe.capture import KVM
 from cvmtune.observe.load import Load, NfsLoad, VcpuLoad, VmLoad
-from cvmtune.observe.risks import MAX_STEAL, counts_steal, deep_idle
+from cvmtune.observe.risks import MAX_STEAL, counts_steal, deep_idle, nohlt
 from cvmtune.observe.vms import unowned
 
 
@@ -76,7 +77,7 @@ def advise_ipi(load: Load) -> Advice:
     if not busy:
         reason = f"no CPU takes {MIN_IPIS:g} IPIs a second; the most is {most:.0f}"
         return Advice("ipi", reason, figures=figures)
-    if "nohlt" in (load.now.get("/proc/cmdline") or "").split():
+    if nohlt(load.now):
         reason = f"{_takers(busy, rates)}, but with nohlt on the command line no CPU polls for them"
         return Advice("ipi", reason, figures=figures)
     if refusal := _overcommitted(load):
@@ -99,7 +100,7 @@ def advise_ipi(load: Load) -> Advice:
     idle = sum(load.cpus[cpu].idle for cpu in chosen)
     cpus = _count(len(chosen), "physical CPU")
     busy_for = f"{cpus} busy always, also when nothing is done: this kernel has no bound"
-    if "/sys/module/soft_ipi/parameters/poll_us" in load.now.files:
+    if IPI_POLL_US in load.now.files:
         gap_us = 1e6 / min(rates[cpu] for cpu in chosen)
         bound_us = _between(BOUND_US, _round_up(BOUND_IN_GAPS * gap_us, 100))
         settings = {"ipi-poll-us": str(bound_us), **settings}
@@ -202,7 +203,7 @@ def advise_cq_poll(load: Load, soft: CpuMask) -> Advice:
         return Advice("cq-poll", reason, figures=figures)
     settings = {"cq-poll": str(cpu)}
     busy_for = "always: this kernel's poller never sleeps"
-    if "/sys/module/ib_core_cq_poll/parameters/idle_us" in load.now.files:
+    if CQ_IDLE_US in load.now.files:
         window_us = _between(WINDOW_US, _round_up(WINDOW_IN_RTTS * 1000 * _rtt_ms(mounts), 1000))
         settings = {"cq-idle-us": str(window_us), **settings}
         busy_for = f"while completions come; after {window_us} us without one it sleeps"

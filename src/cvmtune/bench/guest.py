@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import System
 from cvmtune.knobs.contract import Knob
-from cvmtune.observe.load import IPI_ROWS
-from cvmtune.observe.procfs import TICKS_PER_S, parse_interrupts
+from cvmtune.observe.procfs import IPI_ROWS, TICKS_PER_S, parse_interrupts
 
 SGI_ROWS = tuple(IPI_ROWS)
 _KVM = "/sys/kernel/debug/kvm"

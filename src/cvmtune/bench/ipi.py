@@ -22,12 +22,11 @@ from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import System
 from cvmtune.knobs.soft_ipi import SoftIpi
-from cvmtune.observe.procfs import TICKS_PER_S, parse_interrupts
+from cvmtune.observe.procfs import SOFT_IPI_ROW, TICKS_PER_S, parse_interrupts
 
 _MODULE = "cvmtune_ipi"
 _DEBUGFS = f"/sys/kernel/debug/{_MODULE}"
 _STATS = "/sys/kernel/debug/soft_ipi_passthrough/stats"
-_SOFT_ROW = "SIPI"
 _NS_PER_S = 1e9
 
 # Kinds of the module whose IPIs are counted, the metric each gives, and what it means.
@@ -95,7 +94,7 @@ def _round(guest: System, host: Host | None, tools: str, scale: Scale) -> Iterat
         if kind == "sync":
             yield _ratio("sgi_per_call_sync", "Hardware SGIs per synchronous call", kind_sgis, scale.ipis)
         sgis += kind_sgis
-        injected += after.row((_SOFT_ROW,), scale.target) - before.row((_SOFT_ROW,), scale.target)
+        injected += after.row((SOFT_IPI_ROW,), scale.target) - before.row((SOFT_IPI_ROW,), scale.target)
         exits += after.exits - before.exits
         asked += scale.ipis
 

@@ -114,16 +114,18 @@ def _text_or_none(system: System, path: str) -> str:
 
 
 def _rdma_mounts(system: System) -> list[str]:
-    """Return the mount points of NFS over RDMA, escaped as the kernel does."""
     try:
-        lines = system.read_text(MOUNTS).splitlines()
+        return rdma_mounts(system.read_text(MOUNTS))
     except OSError as error:
         raise os_failure("cannot tell whether NFS is mounted over RDMA", MOUNTS, error) from error
+
+
+def rdma_mounts(text: str) -> list[str]:
+    """Return the mount points of NFS over RDMA in a text like /proc/mounts, escaped as the kernel does."""
     mounts = []
-    for line in lines:
-        # Split at blanks only, and counted from the end: a mount point may hold whitespace that the kernel
-        # does not escape, at some of which even the line was broken.
+    # At newlines and blanks alone, which the kernel escapes; other whitespace it does not.
+    for line in text.split("\n"):
         match line.split(" "):
-            case [*_, point, "nfs" | "nfs4", options, _, _] if not _OVER_RDMA.isdisjoint(options.split(",")):
+            case [_, point, "nfs" | "nfs4", options, _, _] if not _OVER_RDMA.isdisjoint(options.split(",")):
                 mounts.append(point)
     return mounts

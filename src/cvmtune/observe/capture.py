@@ -121,6 +121,7 @@ class _Reader:
         self.files: dict[str, str] = {}
         self.unreadable: dict[str, int] = {}
         self._names: dict[str, list[str]] = {}
+        self._groups: set[str] = set()
 
     def names(self, directory: str) -> list[str]:
         """The names in a directory; none if there is no such directory, or it may not be seen."""
@@ -158,7 +159,8 @@ class _Reader:
 
     def _read_cpuset(self, group: str) -> None:
         # A partition is a group's own or that of one above it (admin-guide/cgroup-v2.rst).
-        while group not in ("", "/"):
+        while group not in ("", "/") and group not in self._groups:
+            self._groups.add(group)
             self.read(f"/sys/fs/cgroup{group}/cpuset.cpus.partition")
             group = group.rpartition("/")[0]
 

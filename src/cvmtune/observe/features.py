@@ -15,7 +15,7 @@ from cvmtune.knobs.catalogue import KNOBS, MASKS
 from cvmtune.knobs.cq_poll import OFF
 from cvmtune.observe.capture import Capture
 from cvmtune.observe.place import Place
-from cvmtune.observe.procfs import parse_counts, parse_interrupts, parse_named
+from cvmtune.observe.procfs import IPI_ROWS, SOFT_IPI_ROW, parse_counts, parse_interrupts, parse_named
 from cvmtune.observe.vms import vms
 
 Status = Literal["on", "off", "absent", "elsewhere", "unknown"]
@@ -108,8 +108,8 @@ def _sums(rows: Iterable[Mapping[str, int]], names: Iterable[str]) -> dict[str, 
 
 def _ipi(capture: Capture) -> Feature:
     rows = parse_interrupts(capture.files.get("/proc/interrupts", ""))
-    statistics = {"soft_ipis": float(sum(rows.get("SIPI", ())))}
-    hardware = sum(sum(rows.get(row, ())) for row in ("IPI0", "IPI1", "IPI4", "IPI5"))
+    statistics = {"soft_ipis": float(sum(rows.get(SOFT_IPI_ROW, ())))}
+    hardware = sum(sum(rows.get(row, ())) for row in IPI_ROWS)
     statistics["hardware_ipis"] = float(hardware)
     if _SOFT_STATS in capture.files:
         sums = _sums(parse_counts(capture.files[_SOFT_STATS]), (*_SOFT_TYPES, "poll_ns", "fallbacks"))

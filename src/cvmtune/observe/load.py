@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from cvmtune.observe.capture import Capture
 from cvmtune.observe.place import Place, place
 from cvmtune.observe.procfs import (
+    IPI_ROWS,
+    SOFT_IPI_ROW,
     CpuTimes,
     interrupt_cpus,
     parse_cpu_times,
@@ -20,15 +22,6 @@ from cvmtune.observe.procfs import (
 )
 from cvmtune.observe.vms import Vcpu, Vm, vms
 
-# Rows of /proc/interrupts with the hardware IPIs that make up a load, and what they are, from 6.1 to 6.12
-# (arch/arm64/kernel/smp.c). The others stop or inspect a CPU.
-IPI_ROWS: Mapping[str, str] = {
-    "IPI0": "reschedule",
-    "IPI1": "call function",
-    "IPI4": "timer broadcast",
-    "IPI5": "irq work",
-}
-_SOFT_ROW = "SIPI"
 _NS_PER_S = 1e9
 _UPTIME = re.compile(r"\d+(?:\.\d+)?")
 _RDMA = re.compile(r"/sys/class/infiniband/(.+/ports/.+)")
@@ -144,7 +137,7 @@ def _cpus(before: Capture, after: Capture, seconds: float) -> dict[int, CpuLoad]
         shares = _shares(times[0][cpu], times[1][cpu])
         loads[cpu] = CpuLoad(
             ipis={what: counts.get(row, 0) / seconds for row, what in IPI_ROWS.items()},
-            soft_ipis=counts.get(_SOFT_ROW, 0) / seconds,
+            soft_ipis=counts.get(SOFT_IPI_ROW, 0) / seconds,
             interrupts=sum(count for row, count in counts.items() if row.isdecimal()) / seconds,
             softirqs=sum(_growth(softirqs, cpu).values()) / seconds,
             busy=shares.busy,

@@ -7,22 +7,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cvmtune.core.cpumask import CpuMask
+from cvmtune.knobs.cq_poll import PATH as CQ_POLL
+from cvmtune.knobs.parameters import CQ_IDLE_US, IPI_POLL_US
+from cvmtune.knobs.soft_ipi import PATH as SOFT_IPI
+from cvmtune.knobs.wfx import GUARD as WFX_GUARD
+from cvmtune.knobs.wfx import PATH as WFX
 from cvmtune.observe.capture import CPUS, Capture
 
 Role = Literal["guest", "host", "machine"]
 Flavour = Literal["ours", "vendor", "neither"]
 
 # Files that only our patches make, and those that the request, hence any kernel with the features, has.
-_OURS = (
-    "/sys/module/kvm/parameters/wfx_guard",
-    "/sys/module/soft_ipi/parameters/poll_us",
-    "/sys/module/ib_core_cq_poll/parameters/idle_us",
-)
-_REQUESTED = (
-    "/sys/kernel/soft_ipi_passthrough",
-    "/sys/kernel/ib_core_poll_cpu",
-    "/sys/kernel/cvm_wfx_trap_config",
-)
+_OURS = (WFX_GUARD, IPI_POLL_US, CQ_IDLE_US)
+_REQUESTED = (SOFT_IPI, CQ_POLL, WFX)
 # What firmware says a virtual machine is (DMI's vendor or product, or the device tree's root).
 _VIRTUAL = (
     "qemu",
@@ -72,7 +69,7 @@ def _role(capture: Capture, words: list[str]) -> Role:
     if "virtcca_cvm_guest=1" in words or "/sys/devices/platform/arm-cca-dev/uevent" in capture.files:
         return "guest"
     # A guest that runs guests of its own is a host to us: what it has that others lack is a host's.
-    if "/sys/class/misc/kvm/dev" in capture.files or "/sys/kernel/cvm_wfx_trap_config" in capture.files:
+    if "/sys/class/misc/kvm/dev" in capture.files or WFX in capture.files:
         return "host"
     firmware = " ".join(
         capture.get(path) or ""
@@ -102,7 +99,6 @@ def _monitor(capture: Capture, words: list[str], role: Role) -> tuple[bool | Non
         }
         if parameters.get("kvm-arm.mode") == "protected":
             return True, "pKVM"
-        return False, "none"
     return False, "none"
 
 

@@ -15,6 +15,15 @@ _CPU_LINE = re.compile(r"cpu(\d+) (\d+(?: \d+){7})(?: .*)?")
 # a blank, or for the end of a line.
 _NFS_LINE = re.compile(r"device [^ ]+ mounted on ([^ ]+) with fstype nfs4?(?: .*)?")
 _XPRT_LINE = re.compile(r"\s+xprt:\s+(\S+).*")
+# Rows of /proc/interrupts with the hardware IPIs that make up a load, and what they are, from 6.1 to 6.12
+# (arch/arm64/kernel/smp.c). The others stop or inspect a CPU.
+IPI_ROWS: Mapping[str, str] = {
+    "IPI0": "reschedule",
+    "IPI1": "call function",
+    "IPI4": "timer broadcast",
+    "IPI5": "irq work",
+}
+SOFT_IPI_ROW = "SIPI"
 _OP_LINE = re.compile(r"\s+(\w+): (\d+(?: \d+){8})(?: .*)?")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cvmtune.core.cpumask import CpuMask
-from cvmtune.knobs.cq_poll import OFF
+from cvmtune.knobs.cq_poll import MOUNTS, OFF, rdma_mounts
 from cvmtune.observe.capture import CPUS, Capture
 from cvmtune.observe.features import Feature
 from cvmtune.observe.place import Place
@@ -23,8 +23,6 @@ _PV_TIME = "hypervisor/arm/pvtime"
 _STATE = re.compile(rf"({CPUS}/cpu(\d+)/cpuidle/state[1-9]\d*)/disable")
 # Names of states above 0 that are no deeper: WFI, and what polls before it (cpuidle-haltpoll).
 _SHALLOW = ("wfi", "poll", "haltpoll idle")
-# The kernel escapes blanks in mount points, but not all else that Python takes for one (knobs/cq_poll.py).
-_OVER_RDMA = re.compile(r"^[^ \n]+ ([^ \n]+) nfs4? (?:[^ \n]*,)?proto=rdma6?[, ]", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -79,9 +77,9 @@ def deep_idle(capture: Capture, cpus: CpuMask) -> CpuMask:
     return CpuMask(cpus.cpus & able)
 
 
-def rdma_mounts(capture: Capture) -> list[str]:
-    """The mount points of NFS over RDMA."""
-    return _OVER_RDMA.findall(capture.files.get("/proc/mounts", ""))
+def nohlt(capture: Capture) -> bool:
+    """Tell whether idle CPUs poll in the generic idle loop, by the command line, and not for soft IPIs."""
+    return "nohlt" in (capture.get("/proc/cmdline") or "").split()
 
 
 def _unknown(capture: Capture, known: Sequence[Feature]) -> Iterator[Risk]:
@@ -105,7 +103,7 @@ def _vendor(capture: Capture, where: Place, known: Sequence[Feature]) -> Iterato
             "set masks by cvmtune alone: it writes none but those it has printed itself",
         )
     if "cq-poll" in there:
-        mounts = rdma_mounts(capture)
+        mounts = rdma_mounts(capture.files.get(MOUNTS, ""))
         what = (
             f"NFS is mounted over RDMA on {', '.join(mounts)}: its I/O hangs if polling is changed now"
             if mounts
@@ -139,7 +137,7 @@ def _soft_ipi(capture: Capture, where: Place, mask: CpuMask, bound: str | None) 
             f"CPUs {deep.to_list()} are to poll, and cpuidle may take them deeper than WFI, where none does",
             f"disable those states: {CPUS}/cpu*/cpuidle/state*/disable",
         )
-    if "nohlt" in (capture.get("/proc/cmdline") or "").split():
+    if nohlt(capture):
         yield Risk(
             f"{named}, but with nohlt all CPUs poll elsewhere, and take IPIs by hardware",
             "boot without nohlt",

@@ -1,1 +1,0 @@
-cd /tmp/wt && PYTHONPATH=/tmp/wt/src exec /work/main/.venv/bin/pytest -q -p no:cacheprovider "$@"
