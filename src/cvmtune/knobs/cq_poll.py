@@ -123,9 +123,10 @@ def _rdma_mounts(system: System) -> list[str]:
 def rdma_mounts(text: str) -> list[str]:
     """Return the mount points of NFS over RDMA in a text like /proc/mounts, escaped as the kernel does."""
     mounts = []
-    # At newlines and blanks alone, which the kernel escapes; other whitespace it does not.
+    # Split at newlines and blanks alone, which the kernel escapes in names, and counted from the end: at a
+    # carriage return, which it does not escape, a line was broken when it was read.
     for line in text.split("\n"):
         match line.split(" "):
-            case [_, point, "nfs" | "nfs4", options, _, _] if not _OVER_RDMA.isdisjoint(options.split(",")):
+            case [*_, point, "nfs" | "nfs4", options, _, _] if not _OVER_RDMA.isdisjoint(options.split(",")):
                 mounts.append(point)
     return mounts
