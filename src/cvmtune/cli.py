@@ -146,7 +146,7 @@ def _add_prove(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "features",
         nargs="*",
         metavar="FEATURE",
-        help="of ipi, vtimer, cq-poll, wfx; default: all that the machine can have",
+        help="of ipi, vtimer, cq-poll, wfx, blackbox; default: all that the machine can have, in short",
     )
     parser.add_argument("--machine", choices=_MACHINES, default="cvm")
     parser.add_argument(
@@ -171,6 +171,9 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "results", type=Path, metavar="FILE", help="a result file, as written by prove --json"
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report there")
+    parser.add_argument(
+        "--summary", type=Path, metavar="DIR", help="write a page of Markdown and its pictures there"
+    )
     parser.add_argument("--json", action="store_true", help="print the results, checked, as JSON")
 
 
@@ -334,7 +337,9 @@ def _prove(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     from cvmtune.commands import report
 
-    return report.main(arguments.results, html=arguments.html, as_json=arguments.json)
+    return report.main(
+        arguments.results, html=arguments.html, summary=arguments.summary, as_json=arguments.json
+    )
 
 
 def _lab_build(arguments: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from cvmtune.bench import nfs_rdma
-from cvmtune.bench.guest import SGI_ROWS, Host, applied, loaded_module
+from cvmtune.bench.guest import Counters, Host, applied, loaded_module
 from cvmtune.bench.nfs_rdma import Load, Mount, Written
 from cvmtune.bench.raw import Better, RawRun, Round, Series, in_turns
 from cvmtune.bench.tracing import counted
@@ -22,18 +22,17 @@ from cvmtune.core.system import System
 from cvmtune.knobs.contract import Knob
 from cvmtune.knobs.cq_poll import CqPoll
 from cvmtune.knobs.soft_ipi import SoftIpi
-from cvmtune.observe.procfs import parse_interrupts, parse_named
+from cvmtune.observe.procfs import parse_named
 
 FEATURE = "ib_core_cq_poll"
 BOOKS = "cvmtune_cq"
 _DEBUGFS = f"/sys/kernel/debug/{BOOKS}"
 OWNERS = f"/sys/module/{FEATURE}/parameters/owners"
-_IDLE_US = f"/sys/module/{FEATURE}/parameters/idle_us"
+IDLE_US = f"/sys/module/{FEATURE}/parameters/idle_us"
 # What queues the work of a CQ: a completion's interrupt, or what a software provider has in its place.
 _WAKEUP = "rdma_core/cq_schedule"
 _WORK = "workqueue/workqueue_execute_start"
 _NS_PER_MS = 1e6
-_NS_PER_S = 1e9
 # Of the module's books: what must be 0, whatever is switched.
 VIOLATIONS = (
     *("lost", "duplicates", "out_of_order", "wrong_payload", "errors", "early_flushes", "post_errors"),
@@ -89,6 +88,7 @@ def collect(
     tools: str,
     environment: Mapping[str, object],
     scale: Scale = DEFAULT_SCALE,
+    providers: Sequence[str] = nfs_rdma.PROVIDERS,
     advance: Callable[[str], None] = lambda note: None,
 ) -> RawRun:
     """Run `rounds` rounds in each of the states (names of SETTINGS).
@@ -101,7 +101,7 @@ def collect(
     with loaded_module(guest, tools, FEATURE), loaded_module(guest, tools, BOOKS):
         # Else the module's own CQs would not be polled.
         guest.write_text(OWNERS, f"rpcrdma,{BOOKS}\n")
-        for provider in nfs_rdma.PROVIDERS:
+        for provider in providers:
             with nfs_rdma.mounted(guest, provider) as mount:
                 # The first load lays its file out, which would count as the first round's.
                 nfs_rdma.write(mount, Load(writes=8))
@@ -122,7 +122,7 @@ def _set(guest: System, setting: Setting, cpu: int) -> Iterator[None]:
         everyone = CpuMask.from_list(guest.read_text("/sys/devices/system/cpu/online"))
         wanted.append((SoftIpi(), everyone.to_hex() if setting.soft_ipi else "0"))
     if setting.polled:
-        guest.write_text(_IDLE_US, f"{setting.idle_us}\n")
+        guest.write_text(IDLE_US, f"{setting.idle_us}\n")
         wanted.append((CqPoll(), str(cpu)))
     with ExitStack() as stack:
         for knob, value in wanted:
@@ -174,9 +174,9 @@ def _writes(mount: Mount, host: Host | None, scale: Scale) -> Iterator[Series]:
     yield _count("verified", title, verified, nfs_rdma.blocks(1), "share", "higher")
 
     with counted(guest, (_WAKEUP, _WORK)) as events:
-        fired, before = events.read(), _Counters.read(guest, host)
+        fired, before = events.read(), Counters.read(guest, host)
         nfs_rdma.write(mount, Load(scale.writes))
-        now, after = events.read(), _Counters.read(guest, host)
+        now, after = events.read(), Counters.read(guest, host)
     per_write: dict[str, tuple[str, float]] = {
         "wakeups": ("Completion events that woke a handler", now[_WAKEUP] - fired[_WAKEUP]),
         "works": ("Works that workqueues ran", now[_WORK] - fired[_WORK]),
@@ -189,9 +189,9 @@ def _writes(mount: Mount, host: Host | None, scale: Scale) -> Iterator[Series]:
     for name, (title, amount) in per_write.items():
         yield _count(f"{name}_per_write", f"{title}, per write", amount, scale.writes)
 
-    before = _Counters.read(guest, host)
+    before = Counters.read(guest, host)
     written = nfs_rdma.write(mount, Load(scale.writes, rate=scale.rate, depth=8))
-    after = _Counters.read(guest, host)
+    after = Counters.read(guest, host)
     title = f"4 KiB write, {scale.rate} a second, as the program sees it"
     yield Series("write", title, "ns", "time", "lower", written.latencies_ns)
     yield _mean_ms("write_rtt", "The same, from the RPC's sending to its reply", written.rpc.rtt_ms, written)
@@ -209,47 +209,12 @@ def _writes(mount: Mount, host: Host | None, scale: Scale) -> Iterator[Series]:
         title = f"4 KiB write, {depth} at a time, as the program sees it"
         yield Series(f"write_depth_{depth}", title, "ns", "time", "lower", written.latencies_ns)
 
-    before = _Counters.read(guest, host)
+    before = Counters.read(guest, host)
     guest.run(["sleep", str(scale.idle_s)]).check()
-    after = _Counters.read(guest, host)
+    after = Counters.read(guest, host)
     span = after.uptime_s - before.uptime_s
     title = "CPUs that the poller takes while nobody uses the mount"
     yield _count("poller_idle_use", title, after.poller_s - before.poller_s, span, "CPUs")
-
-
-@dataclass(frozen=True)
-class _Counters:
-    """What the guest and its host have counted so far."""
-
-    ipis: int
-    interrupts: int
-    switches: int
-    uptime_s: float
-    poller_s: float
-    exits: float
-    vmm_s: float
-
-    @staticmethod
-    def read(guest: System, host: Host | None) -> _Counters:
-        rows = parse_interrupts(guest.read_text("/proc/interrupts"))
-        stat = parse_named(guest.read_text("/proc/stat"))
-        return _Counters(
-            ipis=sum(sum(rows[row]) for row in SGI_ROWS),
-            interrupts=stat["intr"],
-            switches=stat["ctxt"],
-            uptime_s=float(guest.read_text("/proc/uptime").split()[0]),
-            poller_s=_poller_seconds(guest),
-            exits=host.exits() if host else 0.0,
-            vmm_s=host.vmm_seconds() if host else 0.0,
-        )
-
-
-def _poller_seconds(guest: System) -> float:
-    """Processor time of the polling thread, 0 if there is none."""
-    # Its beginning, as a worker's name ends in its last workqueue's, and the module has one.
-    pids = guest.run(["pgrep", "^ib_cq_poll/"]).stdout.split()
-    # Its first field is nanoseconds on a CPU (Documentation/scheduler/sched-stats.rst); `stat` has ticks.
-    return sum(int(guest.read_text(f"/proc/{pid}/schedstat").split()[0]) for pid in pids) / _NS_PER_S
 
 
 def _count(

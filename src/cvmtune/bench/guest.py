@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import System
 from cvmtune.knobs.contract import Knob
-from cvmtune.observe.procfs import IPI_ROWS, TICKS_PER_S, parse_interrupts
+from cvmtune.observe.procfs import IPI_ROWS, TICKS_PER_S, parse_interrupts, parse_named, parse_table
 
 SGI_ROWS = tuple(IPI_ROWS)
+_NS_PER_S = 1e9
+# What the host's /proc/interrupts calls its guests' timers.
+HOST_TIMER_ROW = "kvm guest vtimer"
 _KVM = "/sys/kernel/debug/kvm"
 
 
@@ -47,11 +50,26 @@ class Host:
 
     def vm_folder(self) -> str:
         """The folder of the guest's VM in debugfs; it is named after the VMM and its file for the VM."""
-        pattern = f"{_KVM}/{self.vmm_pid}-*"
+        pattern = self._folders()
         found = self.system.run(["sh", "-c", f"ls -d {pattern}"]).stdout.split()
         if len(found) != 1:
             raise CvmtuneError(f"the host has {len(found)} such folders, not 1", pattern)
         return found[0]
+
+    def _folders(self) -> str:
+        return f"{_KVM}/{self.vmm_pid}-*"
+
+    def statistics(self) -> VmStatistics:
+        """What the host has counted of the guest's VM so far; it has our kernel."""
+        # In one go, as each request takes its time, and makes exits. The last file is there for a
+        # confidential VM alone.
+        script = (
+            f"set -e; cd {self._folders()}; cat wfx_trap_stats; echo; cat /proc/interrupts; echo; "
+            "if [ -e vtimer_stats ]; then cat vtimer_stats; fi"
+        )
+        texts = self.system.run(["sh", "-c", script]).check().stdout.split("\n\n")
+        vcpus, interrupts, timers = texts
+        return VmStatistics(_by_vcpu(vcpus), interrupts, _by_vcpu(timers) if timers else None)
 
     @contextmanager
     def pinned(self, *, shared: bool = False) -> Iterator[None]:
@@ -61,6 +79,62 @@ class Host:
                 stack.callback(_pin, self.system, thread, affinity(self.system, thread))
                 _pin(self.system, thread, "0" if shared else str(vcpu))
             yield
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What the guest and its host have counted so far."""
+
+    ipis: int
+    interrupts: int
+    switches: int
+    uptime_s: float
+    poller_s: float
+    exits: float
+    vmm_s: float
+
+    @staticmethod
+    def read(guest: System, host: Host | None) -> Counters:
+        rows = parse_interrupts(guest.read_text("/proc/interrupts"))
+        stat = parse_named(guest.read_text("/proc/stat"))
+        return Counters(
+            ipis=sum(sum(rows[row]) for row in SGI_ROWS),
+            interrupts=stat["intr"],
+            switches=stat["ctxt"],
+            uptime_s=float(guest.read_text("/proc/uptime").split()[0]),
+            poller_s=_poller_seconds(guest),
+            exits=host.exits() if host else 0.0,
+            vmm_s=host.vmm_seconds() if host else 0.0,
+        )
+
+
+def _poller_seconds(guest: System) -> float:
+    """Processor time of the polling thread, 0 if there is none."""
+    # Its beginning, as a worker's name ends in its last workqueue's, and the module has one.
+    pids = guest.run(["pgrep", "^ib_cq_poll/"]).stdout.split()
+    # Its first field is nanoseconds on a CPU (Documentation/scheduler/sched-stats.rst); `stat` has ticks.
+    return sum(int(guest.read_text(f"/proc/{pid}/schedstat").split()[0]) for pid in pids) / _NS_PER_S
+
+
+@dataclass(frozen=True)
+class VmStatistics:
+    """What a host has counted of a VM: its files wfx_trap_stats and vtimer_stats by vCPU (the latter None if
+    the VM is not confidential), and the host's own /proc/interrupts, as text."""
+
+    vcpus: Mapping[int, Mapping[str, int]]
+    interrupts: str
+    timers: Mapping[int, Mapping[str, int]] | None
+
+    def timer_exits(self, vcpu: int) -> int:
+        """Exits that the vCPU's timer has caused; an ordinary VM's are pinned, one vCPU a CPU."""
+        if self.timers is not None:
+            return self.timers[vcpu]["timer_exits"]
+        return named_interrupts(self.interrupts, HOST_TIMER_ROW)[vcpu]
+
+
+def _by_vcpu(text: str) -> dict[int, dict[str, int]]:
+    rows = ({name: int(value) for name, value in row.items()} for row in parse_table(text))
+    return {row["vcpu"]: row for row in rows}
 
 
 def affinity(system: System, thread: int) -> str:

@@ -5,14 +5,15 @@
         written = write(mount, Load(writes=500, rate=100))
 
 The RDMA device is software (rxe is RoCE, siw is iWARP) on a dummy network interface: no packet leaves the
-guest. The export is in memory, so that no storage adds its noise.
+guest. The export is in memory, so that no storage adds its noise, or on a disk, so that it outlives the
+guest.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -26,14 +27,13 @@ PROVIDERS = ("rxe", "siw")
 _NETDEV = "d0"  # "lo" would do for siw, but gives rxe no usable GID
 ADDRESS = "192.0.2.1"  # TEST-NET-1: nobody's
 _PORT = 20049  # IANA's for NFS over RDMA
-_EXPORT = "/export"
+EXPORT = "/export"
 _NFSD = "/proc/fs/nfsd"
 # File systems of the server, by kind, in the order in which they are mounted.
 _SERVER_MOUNTS = (
     ("tmpfs", "/var/lib/nfs/nfsdcld"),  # what it knows of clients: no server knows those of one before
     ("rpc_pipefs", "/var/lib/nfs/rpc_pipefs"),  # nfsdcld's way to the kernel
     ("nfsd", _NFSD),
-    ("tmpfs", _EXPORT),
 )
 _UMOUNT_S = 15
 _MOUNTSTATS = "/proc/self/mountstats"
@@ -58,13 +58,28 @@ class Mount:
 
 
 @contextmanager
-def mounted(guest: System, provider: str = "rxe", *, path: str = "/mnt", threads: int = 4) -> Iterator[Mount]:
+def mounted(
+    guest: System,
+    provider: str = "rxe",
+    *,
+    path: str = "/mnt",
+    threads: int = 4,
+    disk: str | None = None,
+    fill: Callable[[str], None] = lambda directory: None,
+) -> Iterator[Mount]:
     """Have an export of this guest mounted in it over RDMA for as long as the `with` block lasts.
+
+    It is in memory, or on a disk with an ext4 file system. What is to be in it from the start `fill` puts
+    into its directory, past NFS.
 
     Afterwards nothing of it is left but empty directories, whatever has failed, and even if the block has
     unmounted it, or deleted the RDMA device.
     """
-    with network(guest), link(guest, provider), server(guest, threads=threads), ExitStack() as stack:
+    with ExitStack() as stack:
+        stack.enter_context(network(guest))
+        stack.enter_context(link(guest, provider))
+        stack.enter_context(server(guest, threads=threads, disk=disk))
+        fill(EXPORT)
         stack.callback(unmount_anyhow, guest, path)
         mount(guest, path)
         yield Mount(guest, provider, path)
@@ -105,16 +120,17 @@ def has_link(guest: System, provider: str) -> bool:
 
 
 @contextmanager
-def server(guest: System, *, threads: int = 4) -> Iterator[None]:
+def server(guest: System, *, threads: int = 4, disk: str | None = None) -> Iterator[None]:
     """The NFS server, listening on the RDMA devices that there are and that come."""
+    kept = ("ext4", disk, EXPORT) if disk else ("tmpfs", "tmpfs", EXPORT)
     with ExitStack() as stack:
-        for kind, at in _SERVER_MOUNTS:
+        for kind, what, at in (*((kind, kind, at) for kind, at in _SERVER_MOUNTS), kept):
             guest.run(["mkdir", "-p", at]).check()
-            _do(guest, stack, ["mount", "-t", kind, kind, at], ["umount", at])
+            _do(guest, stack, ["mount", "-t", kind, what, at], ["umount", at])
         # It keeps account of clients. Without it the kernel waits 90 s for those of earlier days, in which
         # nobody can open a file; here there are none, and it knows.
         _start(guest, stack, ["nfsdcld"])
-        export = f"*:{_EXPORT}"
+        export = f"*:{EXPORT}"
         options = "rw,fsid=0,insecure,no_root_squash,no_subtree_check"
         _do(guest, stack, ["exportfs", "-o", options, export], ["exportfs", "-u", export])
         # NFSv4 alone needs no portmapper.

@@ -18,6 +18,9 @@ Better = Literal["lower", "higher"]
 KINDS: tuple[Kind, ...] = ("count", "time")
 BETTER: tuple[Better, ...] = ("lower", "higher")
 
+PART = "/"
+"""In the name of a series: it is a part of another's mean."""
+
 T = TypeVar("T")
 
 
@@ -25,7 +28,8 @@ T = TypeVar("T")
 class Series:
     """The samples of one metric in one round, in `unit`.
 
-    ValueError if there are none, or one is not a finite number.
+    A name with a slash is a part of another metric: "write/queue" has the means that add up, with those of
+    the other parts, to that of "write". ValueError if there are none, or one is not a finite number.
     """
 
     name: str
@@ -157,6 +161,14 @@ class Fields:
         if not values:
             raise self.error(name, "empty")
         return tuple(_number(value, f"{self._where}.{name}[{i}]") for i, value in enumerate(values))
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of texts, which may be empty."""
+        values = self._list(name)
+        for i, value in enumerate(values):
+            if not isinstance(value, str):
+                raise self.error(f"{name}[{i}]", f"expected text, found {_kind_of(value)}")
+        return tuple(str(value) for value in values)
 
     def choice(self, name: str, options: tuple[T, ...]) -> T:
         value = self._data[name]

@@ -33,15 +33,13 @@ from cvmtune.bench.path_length import hypercalls
 from cvmtune.bench.raw import RawRun, Round, Series, in_turns
 from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.core.system import System
-from cvmtune.observe.procfs import parse_table
 
 MODULE = "cvmtune_timer"
 DEBUGFS = f"/sys/kernel/debug/{MODULE}"
 HALT_POLL = "/sys/module/kvm/parameters/halt_poll_ns"
 TRAVEL = "/sys/module/kvm/parameters/vtimer_travel_ns"
-# What /proc/interrupts calls the timer: in the guest, and on the host the guest's.
+# What the guest's /proc/interrupts calls the timer.
 GUEST_ROW = "arch_timer"
-HOST_ROW = "kvm guest vtimer"
 
 # The state, and the mode of the VM (file vtimer_mode) in which it is measured.
 MODES: Mapping[str, str] = {"off": "unmasked", "on": "masked", "HW bit": "hw"}
@@ -107,7 +105,7 @@ def collect(
     with host.pinned(), _prepared(guest, host, tools, scale) as bench:
         for index, state in in_turns(states, rounds):
             advance(f"{machine}, {state}, round {index + 1} of {rounds}")
-            with bench.mode(state):
+            with bench.timer.mode(state):
                 series = tuple(bench.round())
             collected.append(Round(state, index, series))
         found = {"exit_and_entry_ns": bench.exit_ns, "section_us": bench.section_us}
@@ -123,7 +121,7 @@ def collect_paths(
         stack.enter_context(written(host.system, HALT_POLL, "0\n"))
         bench = stack.enter_context(_prepared(guest, host, tools, scale))
         for name, mode in MODES.items():
-            with bench.mode(name):
+            with bench.timer.mode(name):
                 yield Round(f"{state}, {mode}", 0, tuple(bench.paths(name)))
 
 
@@ -133,9 +131,42 @@ def _prepared(guest: System, host: Host, tools: str, scale: Scale) -> Iterator[_
     exit_ns = median(hypercalls(guest, tools))
     with ExitStack() as stack:
         stack.enter_context(loaded_module(guest, tools, MODULE))
-        bench = _Bench(guest, host.system, host.vm_folder(), tools, scale, exit_ns)
-        stack.enter_context(bench.travel(TRAVEL_EXITS))
+        bench = _Bench(guest, host, Timer(host.system, host.vm_folder()), tools, scale, exit_ns)
+        stack.enter_context(bench.timer.travel(exit_ns * TRAVEL_EXITS))
         yield replace(bench, work=bench.calibrate())
+
+
+@dataclass(frozen=True)
+class Timer:
+    """The virtual timer of a guest, as its host has it; `folder` is the VM's in debugfs."""
+
+    host: System
+    folder: str
+
+    @property
+    def mode_file(self) -> str:
+        return f"{self.folder}/vtimer_mode"
+
+    @contextmanager
+    def mode(self, state: str) -> Iterator[None]:
+        """Have the mode of a state of MODES for the `with` block; an ordinary VM has none to set."""
+        with ExitStack() as stack:
+            if state != ORDINARY:
+                stack.enter_context(written(self.host, self.mode_file, f"{MODES[state]}\n"))
+            yield
+
+    @contextmanager
+    def travel(self, ns: float) -> Iterator[None]:
+        """Have interrupts travel for so long, in a mode that is set meanwhile."""
+        with ExitStack() as stack:
+            # A kernel without the model has none, and no state that needs it.
+            if self.host.exists(TRAVEL):
+                # A VM has the time that there was when its mode was set: it is set again after the undoing.
+                if self.host.exists(self.mode_file):
+                    mode = self.host.read_text(self.mode_file)
+                    stack.enter_context(written(self.host, self.mode_file, mode))
+                stack.enter_context(written(self.host, TRAVEL, f"{ns:.0f}\n"))
+            yield
 
 
 @dataclass(frozen=True)
@@ -150,11 +181,11 @@ class _Reading:
 
 @dataclass(frozen=True)
 class _Bench:
-    """One guest with its host, where its vCPUs are pinned and it has this folder, and how much is done."""
+    """One guest with its host, where its vCPUs are pinned, and how much is done."""
 
     guest: System
-    host: System
-    folder: str
+    host: Host
+    timer: Timer
     tools: str
     scale: Scale
     exit_ns: float
@@ -163,30 +194,6 @@ class _Bench:
     @property
     def section_us(self) -> int:
         return max(1, round(SECTION_EXITS * self.exit_ns / _NS_PER_US))
-
-    @property
-    def mode_file(self) -> str:
-        return f"{self.folder}/vtimer_mode"
-
-    @contextmanager
-    def mode(self, state: str) -> Iterator[None]:
-        with ExitStack() as stack:
-            if state != ORDINARY:
-                stack.enter_context(written(self.host, self.mode_file, f"{MODES[state]}\n"))
-            yield
-
-    @contextmanager
-    def travel(self, exits: float) -> Iterator[None]:
-        """Have interrupts travel for so many exits and entries, in a mode that is set meanwhile."""
-        with ExitStack() as stack:
-            # A kernel without the model has none, and no state that needs it.
-            if self.host.exists(TRAVEL):
-                # A VM has the time that there was when its mode was set: it is set again after the undoing.
-                if self.host.exists(self.mode_file):
-                    mode = self.host.read_text(self.mode_file)
-                    stack.enter_context(written(self.host, self.mode_file, mode))
-                stack.enter_context(written(self.host, TRAVEL, f"{self.exit_ns * exits:.0f}\n"))
-            yield
 
     def calibrate(self) -> int:
         """Return how much work takes section_us; the same in all states, or nothing could be compared."""
@@ -208,29 +215,16 @@ class _Bench:
         return tuple(float(line) for line in self.guest.read_text(f"{DEBUGFS}/samples").split())
 
     def _read(self) -> _Reading:
-        # In one go each, as each request takes its time, and makes exits. The last file is there for a
-        # confidential VM alone.
-        script = (
-            f"set -e; cd {self.folder}; cat wfx_trap_stats; echo; cat /proc/interrupts; echo; "
-            "if [ -e vtimer_stats ]; then cat vtimer_stats; fi"
-        )
-        all_exits, of_host, of_timer = self.host.run(["sh", "-c", script]).check().stdout.split("\n\n")
-        counted = {"timer_exits": named_interrupts(of_host, HOST_ROW)[self.scale.cpu], "redundant_exits": 0}
-        if of_timer:
-            counted = self._row(of_timer)
+        counted, cpu = self.host.statistics(), self.scale.cpu
         return _Reading(
-            timer_exits=counted["timer_exits"],
-            redundant=counted["redundant_exits"],
-            exits=self._row(all_exits)["entries"],
+            timer_exits=counted.timer_exits(cpu),
+            redundant=counted.timers[cpu]["redundant_exits"] if counted.timers else 0,
+            exits=counted.vcpus[cpu]["entries"],
             interrupts=self._interrupts(self.guest.read_text("/proc/interrupts")),
         )
 
     def _interrupts(self, text: str) -> int:
         return named_interrupts(text, GUEST_ROW)[self.scale.cpu]
-
-    def _row(self, text: str) -> dict[str, int]:
-        rows = {row["vcpu"]: row for row in parse_table(text)}
-        return {name: int(value) for name, value in rows[str(self.scale.cpu)].items()}
 
     def round(self) -> Iterator[Series]:
         yield from self._oneshot()
@@ -328,7 +322,7 @@ class _Bench:
         if state == "off":
             # Nobody knows how long an interrupt travels elsewhere.
             for name, factor in (("half", 0.5), ("double", 2.0)):
-                with self.travel(TRAVEL_EXITS * factor), self.mode(state):
+                with self.timer.travel(self.exit_ns * TRAVEL_EXITS * factor), self.timer.mode(state):
                     yield from self._section_path(
                         f"section_path_{name}", f", with {factor:g} of the travel time"
                     )

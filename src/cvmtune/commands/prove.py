@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 
 from cvmtune import __version__
-from cvmtune.bench import cq_poll, ipi, nfs_rdma, vtimer, wfx
+from cvmtune.bench import blackbox, cq_poll, ipi, nfs_rdma, vtimer, wfx
 from cvmtune.bench import path_length as paths
 from cvmtune.bench.guest import Host
 from cvmtune.bench.raw import RawRun, Round
+from cvmtune.commands import database
 from cvmtune.core import command
 from cvmtune.core.errors import UsageError
 from cvmtune.lab.cache import Cache
@@ -31,7 +32,10 @@ from cvmtune.report.table import print_tables
 
 @dataclass(frozen=True)
 class Measurement:
-    """One boot of a machine, and what is measured in it: both states of the feature, or a baseline."""
+    """One boot of a machine, and what is measured in it: both states of the feature, or a baseline.
+
+    `options` are what the experiment's collect() takes beyond what all of them do.
+    """
 
     feature: str
     machine: str
@@ -39,6 +43,7 @@ class Measurement:
     rounds: int
     append: tuple[str, ...] = ()
     host_append: tuple[str, ...] = ()
+    options: Mapping[str, object] = field(default_factory=dict)
 
     def __str__(self) -> str:
         booted = f" booted with {' '.join(self.append)}" if self.append else ""
@@ -48,8 +53,10 @@ class Measurement:
         return f"on {self.machine}{booted}: {rounds} each of {', '.join(map(repr, self.states))}"
 
 
-def plan(feature: str, machine: str, rounds: int | None) -> tuple[Measurement, list[Measurement]]:
-    """Return the measurement that the feature is judged by, and its baselines."""
+def plan(
+    feature: str, machine: str, rounds: int | None, *, brief: bool = False
+) -> tuple[Measurement, list[Measurement]]:
+    """Return the measurement that the feature is judged by, and its baselines; `brief`: of its short form."""
     if feature not in FEATURES:
         raise UsageError(
             f"no experiment for feature {feature!r}", next_step=f"features: {', '.join(FEATURES)}"
@@ -62,9 +69,12 @@ def plan(feature: str, machine: str, rounds: int | None) -> tuple[Measurement, l
             f"{feature} is nothing that {machine} can have",
             next_step=f"use --machine {' or '.join(experiment.machines)}, or leave the feature out",
         )
-    rounds = rounds or experiment.rounds
-    states = ("off", "on", *experiment.beside)
-    return Measurement(feature, machine, states, rounds), experiment.baselines(machine, rounds)
+    form = experiment.form(brief)
+    rounds = rounds or form.rounds
+    states = ("off", "on", *form.beside, *form.combined)
+    return Measurement(feature, machine, states, rounds, options=form.options), form.baselines(
+        machine, rounds
+    )
 
 
 def _on_vm(feature: str, machine: str, rounds: int) -> list[Measurement]:
@@ -95,29 +105,97 @@ def _vtimer_baselines(machine: str, rounds: int) -> list[Measurement]:
     return [Measurement("vtimer", "vm", (vtimer.ORDINARY,), max(1, rounds // 2))]
 
 
+def _blackbox_baselines(machine: str, rounds: int) -> list[Measurement]:
+    few = max(1, rounds // 2)
+    # What an ordinary VM can have of the features, and what a machine without a hypervisor can.
+    states = {"vm": ("off", "ipi+cq-poll+wfx"), "plain": ("off", "ipi+cq-poll")}
+    more = {"more": True}
+    return [Measurement("blackbox", other, there, few, options=more) for other, there in states.items()]
+
+
+def _no_baselines(machine: str, rounds: int) -> list[Measurement]:
+    return []
+
+
+def _power_cut(lab: Lab, machine: str) -> RawRun:
+    with lab.progress.step(f"blackbox: {_POWER_CUT} on {machine}"):
+        outcome = Round("power cut", 0, database.cut_power(lab, machine))
+    return RawRun("blackbox", machine, (outcome,), {})
+
+
+_POWER_CUT = "the guest's power is cut while it commits, with all features on"
+
+
+@dataclass(frozen=True)
+class Form:
+    """How much an experiment measures.
+
+    `rounds` is how many there are if nobody says, `passes` how often it goes through all of them. Beside off
+    and on these states take turns: `beside` are baselines, `combined` have some of several features on.
+    `options` are the experiment's own. `also` is what it does beside measuring states, by its title.
+    """
+
+    rounds: int
+    baselines: Callable[[str, int], list[Measurement]] = _no_baselines
+    passes: int = 1
+    beside: tuple[str, ...] = ()
+    combined: tuple[str, ...] = ()
+    options: Mapping[str, object] = field(default_factory=dict)
+    also: Mapping[str, Callable[[Lab, str], RawRun]] = field(default_factory=dict)
+
+
+_BRIEF_ROUNDS = 2  # the fewest that give an interval
+
+
 @dataclass(frozen=True)
 class Experiment:
-    """How a feature is measured, and beside what.
+    """How a feature is measured: in full, and so that all experiments together take some minutes.
 
-    `rounds` is how many there are if nobody says, `passes` how often it goes through all of them. `beside`
-    are baselines that are measured in turns with off and on. `machines` are those that can have the feature.
+    `machines` are those that can have the feature. `tools` makes what they need beyond the lab's own.
     """
 
     collect: Callable[..., RawRun]
-    baselines: Callable[[str, int], list[Measurement]]
-    rounds: int = 5
-    passes: int = 1
-    beside: tuple[str, ...] = ()
+    full: Form
+    brief: Form = Form(_BRIEF_ROUNDS)
     machines: tuple[str, ...] = tuple(MACHINES)
+    tools: Callable[[Lab], tuple[Path, ...]] = lambda lab: ()
+
+    def form(self, brief: bool) -> Form:
+        return self.brief if brief else self.full
 
 
 EXPERIMENTS = {
-    "ipi": Experiment(ipi.collect, _ipi_baselines),
-    # Nobody but a monitor masks.
-    "vtimer": Experiment(vtimer.collect, _vtimer_baselines, rounds=3, beside=(vtimer.HW,), machines=("cvm",)),
-    "cq-poll": Experiment(cq_poll.collect, _cq_poll_baselines, rounds=3, passes=len(nfs_rdma.PROVIDERS)),
-    # It is the host's.
-    "wfx": Experiment(wfx.collect, _wfx_baselines, rounds=3, machines=("vm", "cvm")),
+    "ipi": Experiment(ipi.collect, Form(5, _ipi_baselines)),
+    "vtimer": Experiment(
+        vtimer.collect,
+        Form(3, _vtimer_baselines, beside=(vtimer.HW,)),
+        Form(_BRIEF_ROUNDS, beside=(vtimer.HW,)),
+        machines=("cvm",),  # nobody but a monitor masks
+    ),
+    "cq-poll": Experiment(
+        cq_poll.collect,
+        Form(3, _cq_poll_baselines, passes=len(nfs_rdma.PROVIDERS)),
+        # The verdict goes by the first.
+        Form(_BRIEF_ROUNDS, options={"providers": nfs_rdma.PROVIDERS[:1]}),
+    ),
+    "wfx": Experiment(wfx.collect, Form(3, _wfx_baselines), machines=("vm", "cvm")),  # it is the host's
+    "blackbox": Experiment(
+        blackbox.collect,
+        Form(
+            4,
+            _blackbox_baselines,
+            combined=tuple(state for state in blackbox.COMBINATIONS if state not in ("off", "on")),
+            options={"more": True},
+            also={_POWER_CUT: _power_cut},
+        ),
+        Form(
+            _BRIEF_ROUNDS,
+            lambda machine, rounds: _on_vm("blackbox", machine, rounds),
+            combined=blackbox.SINGLES,
+        ),
+        machines=("cvm",),
+        tools=lambda lab: (database.build(lab),),
+    ),
 }
 FEATURES = tuple(EXPERIMENTS)
 
@@ -133,21 +211,28 @@ def main(
     dry_run: bool,
 ) -> int:
     """Prove the features, show and write the results; return 0 if every verdict is PASS, else 1."""
+    # Nobody who names none wants to wait for all of all.
+    brief = not features
     # Of a machine that we do not know plan() will tell.
     wanted = features or [
         name for name in FEATURES if machine not in MACHINES or machine in EXPERIMENTS[name].machines
     ]
-    plans = {feature: plan(feature, machine, rounds) for feature in wanted}
+    plans = {feature: plan(feature, machine, rounds, brief=brief) for feature in wanted}
     for path in filter(None, (html, json)):
         # Not only after all has been measured.
         if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
             raise UsageError("cannot write a file there", str(path), "name a file in a directory of yours")
+    with_paths = [feature for feature in wanted if feature in _PATHS]
+    if path_length and not with_paths:
+        raise UsageError("no path of its own to count", wanted[0], f"name {' or '.join(_PATHS)} too")
     if dry_run:
         for feature, (judged, baselines) in plans.items():
             for measurement in (judged, *baselines):
                 print(f"{feature}: {measurement}")
+            for title in EXPERIMENTS[feature].form(brief).also:
+                print(f"{feature}: on {judged.machine}: {title}")
         if path_length:
-            machines = ", ".join(dict.fromkeys(_PATHS[feature].machine for feature in wanted))
+            machines = ", ".join(dict.fromkeys(_PATHS[feature].machine for feature in with_paths))
             states = ", ".join(map(repr, _PATH_STATES))
             print(f"path length: on {machines}, counted in instructions: {states}")
         return 0
@@ -155,12 +240,14 @@ def main(
     lab = Lab(Cache(), terminal_progress())
     for judged, baselines in plans.values():
         lab.build("default", host=True)
-        judged_raw, beside = _parted(_measure(lab, judged))
+        form = EXPERIMENTS[judged.feature].form(brief)
+        judged_raw, beside = _parted(_measure(lab, judged, form.passes), form.beside)
         raws.append(judged_raw)
         baseline_raws += [beside] if beside.rounds else []
-        baseline_raws += [_measure(lab, baseline) for baseline in baselines]
+        baseline_raws += [_measure(lab, baseline, form.passes) for baseline in baselines]
+        baseline_raws += [step(lab, judged.machine) for step in form.also.values()]
     if path_length:
-        baseline_raws += _path_length(lab, wanted)
+        baseline_raws += _path_length(lab, with_paths)
     results = judge(raws, baseline_raws)
     # Shown first: nothing that goes wrong with a file may lose them.
     print_tables(results, Console())
@@ -170,17 +257,18 @@ def main(
     return 0 if all(result.verdict == "PASS" for result in results.results) else 1
 
 
-def _parted(raw: RawRun) -> tuple[RawRun, RawRun]:
-    """The rounds with the feature off and on, and those of the baselines that took turns with them."""
-    judged = tuple(one for one in raw.rounds if one.state in ("off", "on"))
-    others = tuple(one for one in raw.rounds if one.state not in ("off", "on"))
+def _parted(raw: RawRun, beside: tuple[str, ...]) -> tuple[RawRun, RawRun]:
+    """The rounds that are judged, and those of the baselines that took turns with them."""
+    judged = tuple(one for one in raw.rounds if one.state not in beside)
+    others = tuple(one for one in raw.rounds if one.state in beside)
     return replace(raw, rounds=judged), replace(raw, rounds=others)
 
 
-def _measure(lab: Lab, wanted: Measurement) -> RawRun:
+def _measure(lab: Lab, wanted: Measurement, passes: int) -> RawRun:
     title = f"{wanted.feature}: measuring on {wanted.machine}: {', '.join(wanted.states)}"
     experiment = EXPERIMENTS[wanted.feature]
-    with lab.progress.step(title, wanted.rounds * len(wanted.states) * experiment.passes + 1) as step:
+    tools = experiment.tools(lab)
+    with lab.progress.step(title, wanted.rounds * len(wanted.states) * passes + 1) as step:
 
         def advance(note: str) -> None:
             step.advance()
@@ -188,7 +276,7 @@ def _measure(lab: Lab, wanted: Measurement) -> RawRun:
 
         step.note("booting")
         options = BootOptions(append=wanted.append, host_append=wanted.host_append)
-        with lab.boot(wanted.machine, options=options) as machine:
+        with lab.boot(wanted.machine, options=options, tools=tools) as machine:
             return experiment.collect(
                 machine.guest,
                 wanted.machine,
@@ -198,6 +286,7 @@ def _measure(lab: Lab, wanted: Measurement) -> RawRun:
                 tools=GUEST_TOOLS,
                 environment=_environment(machine),
                 advance=advance,
+                **wanted.options,
             )
 
 

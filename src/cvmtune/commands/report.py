@@ -8,15 +8,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cvmtune.report import render
+from cvmtune.report import render, summarise
 from cvmtune.report.schema import load
 from cvmtune.report.table import print_tables
 
 
-def main(results_file: Path, *, html: Path | None, as_json: bool) -> int:
-    """Show a result file, as a page too if asked; return 0 if every verdict is PASS, else 1."""
+def main(results_file: Path, *, html: Path | None, summary: Path | None, as_json: bool) -> int:
+    """Show a result file, as a page and a summary too if asked; return 0 if every verdict is PASS, else 1."""
     results = load(results_file)
     render(results, html=html, json=None)
+    if summary:
+        summarise(results, summary)
     if as_json:
         print(json.dumps(results.to_json(), indent=2))
     else:

@@ -78,6 +78,7 @@ class Lab:
             guest_root=roots["guest"],
             host_root=roots.get("host"),
             payload=directory / "payload.tar",
+            store=options.store,
         )
         options = replace(options, deadline=max(options.deadline, FLAVOURS[flavour].deadline))
         with boot(spec, images, (own_tools, built.modules, *tools), directory, options) as running:

@@ -8,14 +8,15 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from cvmtune.core.command import format_command
+from cvmtune.core.errors import CvmtuneError
 from cvmtune.lab.client import AgentSystem
-from cvmtune.lab.errors import GuestDied, GuestHung, GuestPanicked, MissingTool
+from cvmtune.lab.errors import GuestDied, GuestHung, GuestPanicked, LabError, MissingTool
 from cvmtune.lab.machines import (
     GUEST,
     HOST,
@@ -42,6 +43,7 @@ class BootOptions:
     """What a boot may ask for beyond its machine. `cpus` is how many the guest has, `deadline` in seconds.
 
     With `icount` time in the machine goes by instructions, one a nanosecond, whatever the computer does.
+    `store` is a file: the guest's disk of that name, whose content stays.
     """
 
     append: tuple[str, ...] = ()
@@ -50,6 +52,7 @@ class BootOptions:
     cpus: int | None = None
     icount: bool = False
     deadline: float = 120.0
+    store: Path | None = None
 
 
 PLAIN_BOOT = BootOptions()
@@ -98,6 +101,22 @@ class Machine:
             for cpu in range(self.spec.guest_cpus):
                 self.host.pin(self.vmm_pid, f"CPU {cpu}/KVM", cpu)
 
+    def cut_power(self) -> None:
+        """End the guest at once, with nothing written back, as if its power failed; it cannot be used again.
+
+        Its host, if it has one, sees it end, and ends in order.
+        """
+        if self.host:
+            with suppress(LabError):  # the answer may be lost with the machine
+                self.host.run(["kill", "-KILL", str(self.vmm_pid)])
+        else:
+            self._process.kill()
+        try:
+            self._process.wait(_ENDING)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise CvmtuneError("the host did not end with its guest", self.spec.name) from None
+
     def _lost(self, name: str, deadline: float | None) -> NoReturn:
         """Raise what became of the machine: it has closed its channel, or missed `deadline`."""
         if deadline is None:
@@ -124,7 +143,11 @@ def guest_files(spec: MachineSpec, options: BootOptions) -> dict[str, str]:
     """Return the files that this machine's payload carries besides the package and the tools."""
     if not spec.nested:
         return {}
-    return {"run/cvmtune/start-guest": start_guest_script(spec, options.append, options.terminal)}
+    return {
+        "run/cvmtune/start-guest": start_guest_script(
+            spec, options.append, options.terminal, store=options.store is not None
+        )
+    }
 
 
 @contextmanager

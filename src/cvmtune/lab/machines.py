@@ -17,6 +17,9 @@ QEMU = "qemu-system-aarch64"
 GUEST = "guest"
 HOST = "host"
 
+STORE = "store"
+"""The name of the disk that outlives a machine; in it, that is /run/disk/store."""
+
 # Where init leaves the names of disks and ports (see guest/init).
 _DISK = "/run/disk"
 _PORT = "/run/port"
@@ -54,12 +57,14 @@ MACHINES = {
 
 @dataclass(frozen=True)
 class Images:
-    """What a machine is made of. `host_root` may be missing where there is no host."""
+    """What a machine is made of. `host_root` may be missing where there is no host; `store` is a disk of the
+    guest that outlives it."""
 
     kernel: Path
     guest_root: Path
     payload: Path
     host_root: Path | None = None
+    store: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,11 @@ def _common(memory_mb: int, cpus: int) -> list[str]:
 
 
 def start_guest_script(
-    spec: MachineSpec, append: Sequence[str] = (), terminal: Terminal | None = None
+    spec: MachineSpec,
+    append: Sequence[str] = (),
+    terminal: Terminal | None = None,
+    *,
+    store: bool = False,
 ) -> str:
     """Return the shell script by which the host's init starts the nested guest.
 
@@ -141,6 +150,8 @@ def start_guest_script(
         *_common(spec.guest_mb, spec.guest_cpus),
         *("-kernel", f"{_DISK}/kernel", "-append", " ".join(_append(GUEST, append, terminal))),
         *_disk("payload", f"{_DISK}/payload", "readonly=on"),
+        # Nothing of it may stay in the host, which does not outlive its guest.
+        *(_disk(STORE, f"{_DISK}/{STORE}", "cache=none") if store else ()),
         *_root_disk(f"{_DISK}/guest", "cache=unsafe"),
         *("-chardev", f"pipe,id=console,path={_PORT}/console", "-serial", "chardev:console"),
         *("-chardev", f"pipe,id=agent,path={_PORT}/guest"),
@@ -180,6 +191,8 @@ def qemu_argv(
     if spec.nested:
         argv += _disk("guest", str(images.guest_root), "snapshot=on")
         argv += _disk("kernel", str(images.kernel), "readonly=on")
+    if images.store:
+        argv += _disk(STORE, str(images.store), "cache=writeback")
     # Writes go to a temporary file that QEMU throws away: images are shared and stay as they were built.
     argv += _root_disk(str(root), "snapshot=on")
     argv += [

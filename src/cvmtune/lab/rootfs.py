@@ -45,7 +45,12 @@ _GUEST = (
     "rt-tests",  # hackbench, cyclictest
     "nfs-kernel-server",  # rpc.nfsd and its daemons; brings nfs-common, with mount.nfs4
     "fio",  # writes to that at a rate, times each write, verifies what it wrote
+    "postgresql-15",  # the database of the experiment blackbox, with pgbench and pg_amcheck
 )
+
+# The database has a user of its own: as root its server refuses to run.
+_PASSWD = "root:x:0:0:root:/root:/bin/bash\npostgres:x:100:100::/:/bin/bash\n"
+_GROUP = "root:x:0:\npostgres:x:100:\n"
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class RootFs:
 ROOT_FILE_SYSTEMS = {
     root.name: root
     for root in (
-        RootFs("guest", (*_BASE, *_GUEST), 512),
+        RootFs("guest", (*_BASE, *_GUEST), 1024),
         RootFs("host", (*_BASE, "qemu-system-arm"), 1024),
     )
 }
@@ -76,6 +81,7 @@ def key(root: RootFs) -> Mapping[str, str]:
         "packages": " ".join(root.packages),
         "size_mb": str(root.size_mb),
         "init": _init_text(),
+        "users": _PASSWD + _GROUP,
     }
 
 
@@ -128,8 +134,8 @@ def _finish_tree(tree: Path) -> None:
     init = tree / "init"
     init.write_text(_init_text())
     init.chmod(0o755)
-    (tree / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/bash\n")
-    (tree / "etc/group").write_text("root:x:0:\n")
+    (tree / "etc/passwd").write_text(_PASSWD)
+    (tree / "etc/group").write_text(_GROUP)
     (tree / "etc/hosts").write_text("127.0.0.1 localhost\n")
     # exportfs fails without it; what is exported, its users name themselves.
     (tree / "etc/exports").touch()

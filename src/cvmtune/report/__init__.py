@@ -26,6 +26,20 @@ def render(results: Results, *, html: Path | None, json: Path | None) -> None:
         _write(html, page(results))
 
 
+def summarise(results: Results, directory: Path) -> list[Path]:
+    """Write the summary and its pictures into a directory, which may be new; return their paths."""
+    from cvmtune.report import summary
+
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CvmtuneError(f"cannot make the directory: {error.strerror}", str(directory)) from error
+    written = {directory / name: text for name, text in summary.files(results).items()}
+    for path, text in written.items():
+        _write(path, text)
+    return list(written)
+
+
 def _write(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:

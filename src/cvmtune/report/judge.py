@@ -6,10 +6,22 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from cvmtune.bench.raw import RawRun, Round, Series
+from cvmtune.bench.blackbox import COMBINATIONS, FEATURES
+from cvmtune.bench.raw import PART, RawRun, Round, Series
 from cvmtune.core.errors import CvmtuneError
-from cvmtune.report import rules_cq_poll, rules_ipi, rules_vtimer, rules_wfx, stats
-from cvmtune.report.schema import Baseline, BaselineMetric, Metric, Result, Results, Verdict
+from cvmtune.report import rules_blackbox, rules_cq_poll, rules_ipi, rules_vtimer, rules_wfx, stats
+from cvmtune.report.factorial import factorial
+from cvmtune.report.schema import (
+    Baseline,
+    BaselineMetric,
+    Breakdown,
+    Factorial,
+    Metric,
+    Part,
+    Result,
+    Results,
+    Verdict,
+)
 
 Rule = Callable[[Sequence[Metric], Sequence[Baseline]], tuple[Verdict, str]]
 """What makes a verdict of a feature's metrics on a machine, and of that machine's baselines."""
@@ -25,6 +37,7 @@ RULES: Mapping[str, Rule] = {
     "vtimer": rules_vtimer.verdict,
     "cq-poll": _alone(rules_cq_poll.verdict),
     "wfx": _alone(rules_wfx.verdict),
+    "blackbox": rules_blackbox.verdict,
 }
 
 HOPELESS_ROUNDS = 1000
@@ -46,7 +59,43 @@ def judge(raws: Sequence[RawRun], baselines: Sequence[RawRun]) -> Results:
         _judge_runs(feature, machine, runs, [one for one in compared if one.machine == machine])
         for (feature, machine), runs in _grouped(raws, lambda run: (run.feature, run.machine))
     )
-    return Results(_environment([*raws, *baselines]), results, compared)
+    return Results(
+        environment=_environment([*raws, *baselines]),
+        results=results,
+        baselines=compared,
+        factorials=tuple(_factorials(raws)),
+        breakdowns=tuple(_breakdowns([*raws, *baselines])),
+    )
+
+
+def _factorials(raws: Sequence[RawRun]) -> Iterator[Factorial]:
+    """What each feature gains in the experiments that turn several on, alone and together."""
+    for run in raws:
+        for metric in rules_blackbox.MAIN_METRICS if run.feature == "blackbox" else ():
+            found = factorial(run.machine, metric, FEATURES, COMBINATIONS, run.rounds)
+            if found:
+                yield found
+
+
+def _breakdowns(runs: Sequence[RawRun]) -> Iterator[Breakdown]:
+    """What the metrics that have parts are made of, in each state on each machine."""
+    tagged = [((run.machine, one.state), one) for run in runs for one in run.rounds]
+    for (machine, state), group in _grouped(tagged, lambda item: item[0]):
+        rounds = [one for _, one in group]
+        headings = {series.name: series for one in rounds for series in one.series}
+        for name, heading in headings.items():
+            prefix = f"{name}{PART}"
+            parts = tuple(
+                Part(other.removeprefix(prefix), part.title, _mean_of_rounds(other, rounds))
+                for other, part in headings.items()
+                if other.startswith(prefix)
+            )
+            if parts:
+                yield Breakdown(machine, state, name, heading.title, heading.unit, parts)
+
+
+def _mean_of_rounds(name: str, rounds: Sequence[Round]) -> float:
+    return stats.mean([sample for one in rounds for sample in _samples(name, one)])
 
 
 def _judge_runs(feature: str, machine: str, runs: Sequence[RawRun], baselines: Sequence[Baseline]) -> Result:
@@ -123,9 +172,9 @@ def _baselines(runs: Sequence[RawRun]) -> Iterator[Baseline]:
 
 
 def _headings(rounds: Iterable[Round]) -> dict[str, Series]:
-    """The first series of every name, in order of appearance; the others must mean the same."""
+    """The first series of every metric, in order of appearance; the others must mean the same."""
     found: dict[str, Series] = {}
-    for series in (series for one in rounds for series in one.series):
+    for series in (series for one in rounds for series in one.series if PART not in series.name):
         first = found.setdefault(series.name, series)
         if (series.unit, series.kind, series.better) != (first.unit, first.kind, first.better):
             raise CvmtuneError("rounds disagree on the metric's unit, kind or better direction", series.name)

@@ -136,12 +136,143 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class Effect:
+    """A gain as a ratio, above 1 where it is one, and its 95 % interval over rounds, None where there is
+    none."""
+
+    ratio: float
+    ci95: tuple[float, float] | None
+
+    @classmethod
+    def from_json(cls, data: object, where: str = "effect") -> Effect:
+        fields = Fields(data, where, ("ratio", "ci95"))
+        return cls(fields.number("ratio"), _interval(fields) if fields.has("ci95") else None)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of features that were on, and what it gained over none of them."""
+
+    on: tuple[str, ...]
+    values: Stats
+    gain: Effect | None
+
+    @classmethod
+    def from_json(cls, data: object, where: str = "cell") -> Cell:
+        fields = Fields(data, where, ("on", "values", "gain"))
+        gain = fields.one("gain", Effect.from_json) if fields.has("gain") else None
+        return cls(fields.texts("on"), fields.one("values", Stats.from_json), gain)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a feature gains: alone, as the last to be turned on, and in the mean over all settings of the
+    others (geometric); None where the combinations for it were not measured."""
+
+    factor: str
+    alone: Effect
+    last: Effect | None
+    overall: Effect | None
+
+    @classmethod
+    def from_json(cls, data: object, where: str = "gain") -> Gain:
+        fields = Fields(data, where, ("factor", "alone", "last", "overall"))
+        last, overall = (
+            fields.one(name, Effect.from_json) if fields.has(name) else None for name in ("last", "overall")
+        )
+        return cls(fields.text("factor"), fields.one("alone", Effect.from_json), last, overall)
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """By how much the gain of one feature is larger with the other on than with it off."""
+
+    first: str
+    second: str
+    effect: Effect
+
+    @classmethod
+    def from_json(cls, data: object, where: str = "interaction") -> Interaction:
+        fields = Fields(data, where, ("first", "second", "effect"))
+        return cls(fields.text("first"), fields.text("second"), fields.one("effect", Effect.from_json))
+
+
+@dataclass(frozen=True)
+class Factorial:
+    """A metric under the combinations of several features, on one machine."""
+
+    machine: str
+    metric: str
+    title: str
+    unit: str
+    factors: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    gains: tuple[Gain, ...]
+    interactions: tuple[Interaction, ...]
+
+    @classmethod
+    def from_json(cls, data: object, where: str = "factorial") -> Factorial:
+        names = ("machine", "metric", "title", "unit", "factors", "cells", "gains", "interactions")
+        fields = Fields(data, where, names)
+        return cls(
+            machine=fields.text("machine"),
+            metric=fields.text("metric"),
+            title=fields.text("title"),
+            unit=fields.text("unit"),
+            factors=fields.texts("factors"),
+            cells=fields.each("cells", Cell.from_json),
+            gains=fields.each("gains", Gain.from_json),
+            interactions=fields.each("interactions", Interaction.from_json),
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a metric's mean, in the metric's unit."""
+
+    name: str
+    title: str
+    mean: float
+
+    @classmethod
+    def from_json(cls, data: object, where: str = "part") -> Part:
+        fields = Fields(data, where, ("name", "title", "mean"))
+        return cls(fields.text("name"), fields.text("title"), fields.number("mean"))
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """What a metric's mean is made of in one state of one machine; the parts add up to it."""
+
+    machine: str
+    state: str
+    metric: str
+    title: str
+    unit: str
+    parts: tuple[Part, ...]
+
+    @classmethod
+    def from_json(cls, data: object, where: str = "breakdown") -> Breakdown:
+        fields = Fields(data, where, ("machine", "state", "metric", "title", "unit", "parts"))
+        return cls(
+            machine=fields.text("machine"),
+            state=fields.text("state"),
+            metric=fields.text("metric"),
+            title=fields.text("title"),
+            unit=fields.text("unit"),
+            parts=fields.each("parts", Part.from_json),
+        )
+
+
+@dataclass(frozen=True)
 class Results:
     """A whole result file."""
 
     environment: Mapping[str, object]
     results: tuple[Result, ...]
     baselines: tuple[Baseline, ...] = ()
+    factorials: tuple[Factorial, ...] = ()
+    breakdowns: tuple[Breakdown, ...] = ()
 
     def measured(self, metric: Metric) -> tuple[tuple[str, Stats], ...]:
         """All there is of one metric, each with its label: off, on, then every baseline that has it."""
@@ -175,11 +306,14 @@ class Results:
         number = data.get("schema") if isinstance(data, dict) else None
         if isinstance(data, dict) and (type(number) is not int or number != SCHEMA):
             raise CvmtuneError(f"schema {number!r} is not known, only {SCHEMA} is", "file.schema")
-        fields = Fields(data, "file", ("schema", "environment", "results"), optional=("baselines",))
+        optional = ("baselines", "factorials", "breakdowns")
+        fields = Fields(data, "file", ("schema", "environment", "results"), optional)
         return cls(
             environment=fields.environment("environment"),
             results=fields.each("results", Result.from_json),
             baselines=fields.each("baselines", Baseline.from_json) if fields.has("baselines") else (),
+            factorials=fields.each("factorials", Factorial.from_json) if fields.has("factorials") else (),
+            breakdowns=fields.each("breakdowns", Breakdown.from_json) if fields.has("breakdowns") else (),
         )
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cvmtune.bench.raw import Kind
-from cvmtune.report.schema import Metric, Result, Results, Stats, Verdict
+from cvmtune.report.schema import Effect, Factorial, Metric, Result, Results, Stats, Verdict
 
 NO_FIGURE = "n/a"
 
@@ -32,6 +32,8 @@ def print_tables(results: Results, console: Console) -> None:
     console.print(verdicts(results))
     for result in results.results:
         console.print(metrics(results, result))
+    for factorial in results.factorials:
+        console.print(gains(factorial))
     if results.beside():
         console.print(beside(results))
     console.print(key(results))
@@ -66,6 +68,19 @@ def metrics(results: Results, result: Result) -> Table:
         for metric in of_kind:
             table.add_row(*_row(metric, results.measured(metric)))
         table.add_section()
+    return table
+
+
+def gains(factorial: Factorial) -> Table:
+    """What each feature gains in one metric: alone, as the last of all, and in the mean over the others."""
+    title = Text(f"What each feature gains on {factorial.machine}: {factorial.title}")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("feature")
+    for heading in ("alone", "as the last", "in the mean"):
+        table.add_column(heading, no_wrap=True)
+    for gain in factorial.gains:
+        effects = (gain.alone, gain.last, gain.overall)
+        table.add_row(Text(gain.factor), *(Text(format_effect(e) if e else NO_FIGURE) for e in effects))
     return table
 
 
@@ -105,8 +120,13 @@ def format_ratio(metric: Metric) -> str:
     """The ratio, as in "5.10 [4.80, 5.60]"."""
     if metric.ratio is None:
         return NO_FIGURE
-    interval = "" if metric.ci95 is None else " [" + ", ".join(map(format_figure, metric.ci95)) + "]"
-    return format_figure(metric.ratio) + interval
+    return format_effect(Effect(metric.ratio, metric.ci95))
+
+
+def format_effect(effect: Effect) -> str:
+    """The same of an effect."""
+    interval = "" if effect.ci95 is None else " [" + ", ".join(map(format_figure, effect.ci95)) + "]"
+    return format_figure(effect.ratio) + interval
 
 
 def _row(metric: Metric, measured: Sequence[tuple[str, Stats]]) -> list[Text]:

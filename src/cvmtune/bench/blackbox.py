@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The experiment `blackbox`: protected writes of a database, from the client's request to its answer.
+
+It runs in a guest and on its host (any two Systems). PostgreSQL has its data and its log on NFS over RDMA;
+pgbench's clients wait for each commit. Beside it several producers have one writer log their records there.
+All features are switched together and one by one, in any of their combinations. It collects; report/ judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import chain, combinations
+from statistics import median
+
+from cvmtune.bench import audit_log, nfs_rdma, postgres, vtimer
+from cvmtune.bench.cq_poll import FEATURE as CQ_POLL_MODULE
+from cvmtune.bench.cq_poll import IDLE_US
+from cvmtune.bench.guest import Counters, Host, applied, loaded_module
+from cvmtune.bench.nfs_rdma import Mount
+from cvmtune.bench.path_length import hypercalls
+from cvmtune.bench.postgres import Database
+from cvmtune.bench.raw import PART, RawRun, Round, Series, in_turns
+from cvmtune.bench.tracing import EventCounts, counted
+from cvmtune.core.cpumask import CpuMask
+from cvmtune.core.errors import CvmtuneError, UsageError
+from cvmtune.core.system import System
+from cvmtune.knobs.cq_poll import CqPoll
+from cvmtune.knobs.soft_ipi import SoftIpi
+from cvmtune.knobs.wfx import Wfx
+from cvmtune.observe.procfs import OpStatistics
+
+FEATURES = ("ipi", "vtimer", "cq-poll", "wfx")
+CLUSTER = "database"
+"""The cluster's directory, in the mount and in the archive that it comes from."""
+ARCHIVE = "database.tar.gz"
+"""A file of the guest's tools: the cluster that every run starts from."""
+
+_AUDIT_FILE = "audit.log"
+_WAKEUP = "rdma_core/cq_schedule"
+_WRITE = "WRITE"
+_NS_PER_MS = 1e6
+
+
+def name_of(features: Sequence[str]) -> str:
+    """The state in which these features are on, and the others off."""
+    if not features:
+        return "off"
+    return "on" if set(features) == set(FEATURES) else "+".join(features)
+
+
+COMBINATIONS: Mapping[str, frozenset[str]] = {
+    name_of(features): frozenset(features)
+    for features in chain.from_iterable(combinations(FEATURES, n) for n in range(len(FEATURES) + 1))
+}
+"""The states, each with the features that are on in it."""
+SINGLES = tuple(name for name, features in COMBINATIONS.items() if len(features) == 1)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is done in a round.
+
+    Rates (a second) must be such that every machine sustains them in every state: then all do the same work,
+    and are idle in between, as a system is whose users wait for it. `rates` are those of one client, by the
+    script. The audit log's writer is on `server_cpu`, beside the poller; its producers are on the other.
+    """
+
+    rates: tuple[tuple[str, int], ...] = (("insert", 25), ("tpcb", 12))
+    seconds: float = 2.4
+    clients: tuple[int, ...] = (1, 2, 4)
+    closed_transactions: int = 100
+    audit_rate: int = 40
+    producers: int = 3
+    records: int = 30
+    server_cpu: int = 0
+    client_cpu: int = 1
+
+
+DEFAULT_SCALE = Scale()
+
+
+_SCRIPTS = {"insert": "insert", "tpcb": "TPC-B transaction"}
+
+
+@dataclass(frozen=True)
+class Load:
+    """A load of the database as the experiment's metrics name it."""
+
+    name: str
+    title: str
+    load: postgres.Load
+
+
+def main_loads(scale: Scale) -> Iterator[Load]:
+    """The loads by which the combinations are compared: each script by one client at a rate."""
+    for script, rate in scale.rates:
+        yield _at_rate(script, script, rate, 1, scale)
+
+
+def more_loads(scale: Scale) -> Iterator[Load]:
+    """All others: each script by several clients at a rate, and by any number one after another."""
+    for script, rate in scale.rates:
+        for clients in scale.clients:
+            if clients > 1:
+                # More clients have more done, but not as much more: all wait for one log.
+                yield _at_rate(f"{script}_{clients}", script, rate * (1 + clients) // 2, clients, scale)
+            load = postgres.Load(script, scale.closed_transactions, clients)
+            title = f"{_by(script, clients)}, one after another"
+            yield Load(f"{script}_{clients}_closed", title, load)
+
+
+def _at_rate(name: str, script: str, rate: int, clients: int, scale: Scale) -> Load:
+    load = postgres.Load(script, round(rate * scale.seconds), clients, rate)
+    return Load(name, f"{_by(script, clients)}, {rate} a second", load)
+
+
+def _by(script: str, clients: int) -> str:
+    return f"{_SCRIPTS[script]} by {clients} client{'s' if clients > 1 else ''}"
+
+
+def collect(
+    guest: System,
+    machine: str,
+    *,
+    states: Sequence[str],
+    rounds: int,
+    host: Host | None,
+    tools: str,
+    environment: Mapping[str, object],
+    scale: Scale = DEFAULT_SCALE,
+    more: bool = False,
+    advance: Callable[[str], None] = lambda note: None,
+) -> RawRun:
+    """Run `rounds` rounds in each of the states (names of COMBINATIONS); with `more` all loads in off and on.
+
+    States alternate, in turned order every other round, so that drift of the machine falls on all alike.
+    `tools` is the directory in the guest with helper, module and cluster. `advance` is told what is about to
+    be done. In the end the database is checked, the mount is gone, and whatever was switched is as it was.
+    """
+    if unknown := [state for state in states if state not in COMBINATIONS]:
+        raise UsageError(f"no state {unknown[0]!r}", next_step=f"states: {', '.join(COMBINATIONS)}")
+    collected: list[Round] = []
+    with _prepared(guest, host, tools, scale) as bench:
+        with bench.database() as database:
+            database.warm()
+            for index, state in in_turns(states, rounds):
+                advance(f"{machine}, {state}, round {index + 1} of {rounds}")
+                with switched(guest, host, COMBINATIONS[state], poll_cpu=scale.server_cpu):
+                    all_loads = more and state in ("off", "on")
+                    collected.append(Round(state, index, tuple(bench.round(database, all_loads))))
+            wrong = database.damage()
+        wrong += postgres.damaged_blocks(guest, bench.cluster)
+    title = "Damage found in the database after all rounds: blocks, indexes and tables, balances"
+    damage = Series("damage", title, "findings", "count", "lower", (float(wrong),))
+    checked = tuple(Round(one.state, one.index, (*one.series, damage)) for one in collected)
+    return RawRun("blackbox", machine, checked, {**environment, "exit_and_entry_ns": bench.exit_ns})
+
+
+@contextmanager
+def switched(guest: System, host: Host | None, features: frozenset[str], *, poll_cpu: int) -> Iterator[None]:
+    """Have these features on, and the others off, for the `with` block; the poller is on `poll_cpu`.
+
+    UsageError for a feature that this machine cannot have.
+    """
+    timer = vtimer.Timer(host.system, host.vm_folder()) if host else None
+    confidential = timer is not None and timer.host.exists(timer.mode_file)
+    for feature, there in (("vtimer", confidential), ("wfx", host is not None)):
+        if feature in features and not there:
+            raise UsageError("this machine has no such feature", feature, "leave it out, or use cvm")
+    everyone = CpuMask.from_list(guest.read_text("/sys/devices/system/cpu/online")).to_hex()
+    with ExitStack() as stack:
+        if timer and confidential:
+            stack.enter_context(timer.mode("on" if "vtimer" in features else "off"))
+        if host:
+            mask = CpuMask(frozenset(host.vcpu_threads())).to_hex()
+            stack.enter_context(applied(Wfx(), host.system, mask if "wfx" in features else "0"))
+        stack.enter_context(applied(SoftIpi(), guest, everyone if "ipi" in features else "0"))
+        if "cq-poll" in features:
+            # As where completions keep coming: it never sleeps.
+            guest.write_text(IDLE_US, "0\n")
+            stack.enter_context(applied(CqPoll(), guest, str(poll_cpu)))
+        yield
+
+
+@contextmanager
+def _prepared(guest: System, host: Host | None, tools: str, scale: Scale) -> Iterator[_Bench]:
+    with ExitStack() as stack:
+        stack.enter_context(loaded_module(guest, tools, CQ_POLL_MODULE))
+        exit_ns = 0.0
+        if host:
+            stack.enter_context(host.pinned())
+            exit_ns = median(hypercalls(guest, tools))
+            timer = vtimer.Timer(host.system, host.vm_folder())
+            stack.enter_context(timer.travel(exit_ns * vtimer.TRAVEL_EXITS))
+        mount = stack.enter_context(
+            nfs_rdma.mounted(guest, fill=lambda directory: unpack(guest, tools, directory))
+        )
+        events = stack.enter_context(counted(guest, (_WAKEUP,)))
+        yield _Bench(guest, host, tools, scale, mount, events, exit_ns)
+
+
+def unpack(guest: System, tools: str, directory: str) -> None:
+    """Put the cluster that every run starts from into a directory, durably."""
+    script = f"/bin/busybox zcat {tools}/{ARCHIVE} | /bin/busybox tar -x -C {directory} && sync"
+    guest.run(["sh", "-c", script], timeout=120).check()
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What has been counted so far: in guest and host, of the mount's WRITEs, and completion events."""
+
+    counters: Counters
+    timer_exits: float
+    wfx_exits: float
+    rpc: OpStatistics
+    wakeups: int
+
+
+@dataclass(frozen=True)
+class _Growth:
+    """What was counted between two readings."""
+
+    before: _Reading
+    after: _Reading
+
+    @property
+    def rpc(self) -> OpStatistics:
+        return self.after.rpc - self.before.rpc
+
+    def counts(self, nested: bool) -> Iterator[tuple[str, str, float]]:
+        """A name, its title, and how many there were."""
+        before, after = self.before.counters, self.after.counters
+        yield "ipis", "Hardware IPIs, all CPUs", after.ipis - before.ipis
+        yield "wakeups", "Completion events that woke a handler", self.after.wakeups - self.before.wakeups
+        yield "switches", "Context switches", after.switches - before.switches
+        if nested:
+            yield "exits", "Exits of all the guest's vCPUs", after.exits - before.exits
+            yield "timer_exits", "of these, for the timer", self.after.timer_exits - self.before.timer_exits
+            yield "wfx_exits", "of these, for WFI and WFE", self.after.wfx_exits - self.before.wfx_exits
+
+    def cpu_use(self, nested: bool) -> Iterator[tuple[str, str, float]]:
+        """The CPUs taken meanwhile, in the same form."""
+        before, after = self.before.counters, self.after.counters
+        span = after.uptime_s - before.uptime_s
+        yield "poller_use", "CPUs that the poller takes", (after.poller_s - before.poller_s) / span
+        if nested:
+            yield "cpu_use", "Physical CPUs that the guest takes", (after.vmm_s - before.vmm_s) / span
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """One guest with its host, if it has one, its mount, and how much is done."""
+
+    guest: System
+    host: Host | None
+    tools: str
+    scale: Scale
+    mount: Mount
+    events: EventCounts
+    exit_ns: float
+
+    @property
+    def cluster(self) -> str:
+        return f"{self.mount.path}/{CLUSTER}"
+
+    @contextmanager
+    def database(self) -> Iterator[Database]:
+        with postgres.running(self.guest, self.cluster) as database:
+            yield database
+
+    def round(self, database: Database, all_loads: bool) -> Iterator[Series]:
+        yield from self._log()
+        for load in (*main_loads(self.scale), *(more_loads(self.scale) if all_loads else ())):
+            yield from self._transact(database, load)
+
+    def _read(self) -> _Reading:
+        timer_exits = wfx_exits = 0.0
+        if self.host:
+            counted = self.host.statistics()
+            timer_exits = sum(counted.timer_exits(vcpu) for vcpu in counted.vcpus)
+            wfx_exits = sum(row["wfi_exits"] + row["wfe_exits"] for row in counted.vcpus.values())
+        return _Reading(
+            Counters.read(self.guest, self.host),
+            timer_exits,
+            wfx_exits,
+            self.mount.statistics()[_WRITE],
+            self.events.read()[_WAKEUP],
+        )
+
+    @contextmanager
+    def _watched(self, readings: list[_Reading]) -> Iterator[None]:
+        """Add what has been counted before the `with` block, and after it."""
+        readings.append(self._read())
+        yield
+        readings.append(self._read())
+
+    def _transact(self, database: Database, load: Load) -> Iterator[Series]:
+        readings: list[_Reading] = []
+        done = postgres.transact(database, load.load, self._watched(readings))
+        grown = _Growth(*readings)
+        name, title, count = load.name, load.title, done.count
+        yield Series(name, f"Database: {title}", "ns", "time", "lower", done.latencies_ns)
+        yield from self._per(grown, name, "transaction", title, count)
+        title = f"Of the transactions that the client saw committed, those that are not there: {title}"
+        yield Series(f"{name}_lost", title, "transactions", "count", "lower", (float(done.missing),))
+        lag = sum(done.lags_ns) / count
+        server = done.server.active_ms * _NS_PER_MS / count
+        flush = (done.server.write_ms + done.server.sync_ms) * _NS_PER_MS / count
+        execute, rtt = _rpc_ns(grown.rpc, count)
+        yield from _parts(
+            name,
+            {
+                "begin": ("till the client's thread begins", lag),
+                "client": (
+                    "client, and messages to and from the server",
+                    sum(done.latencies_ns) / count - lag - server,
+                ),
+                "server": ("server process, without its log", server - flush),
+                "flush": ("log's flush, outside of RPCs", flush - execute),
+                "rpc": ("RPC: queue, and waking who waits", execute - rtt),
+                "rtt": ("RPC: from sending to the reply", rtt),
+            },
+        )
+
+    def _log(self) -> Iterator[Series]:
+        scale, path = self.scale, f"{self.mount.path}/{_AUDIT_FILE}"
+        load = audit_log.Load(
+            scale.producers, scale.records, scale.audit_rate, scale.server_cpu, scale.client_cpu
+        )
+        before = self._read()
+        records = audit_log.log(self.guest, self.tools, path, load)
+        grown = _Growth(before, self._read())
+        title = f"record by {load.producers} producers, {load.rate} a second"
+        count = len(records)
+        latencies = tuple(record.latency for record in records)
+        yield Series("audit", f"Audit log: {title}", "ns", "time", "lower", latencies)
+        yield from self._per(grown, "audit", "record", title, count)
+        lost = count - audit_log.intact(self.guest, self.tools, path)
+        title = f"Of the records that were answered, those that are not in the file as they were: {title}"
+        yield Series("audit_lost", title, "records", "count", "lower", (float(lost),))
+        execute, rtt = _rpc_ns(grown.rpc, count)
+        write = sum(record.write for record in records) / count
+        yield from _parts(
+            "audit",
+            {
+                "begin": ("till the producer's thread hands it over", sum(r.late for r in records) / count),
+                "handoff": ("till the writer has it", sum(r.handoff for r in records) / count),
+                "flush": ("write, outside of RPCs", write - execute),
+                "rpc": ("RPC: queue, and waking who waits", execute - rtt),
+                "rtt": ("RPC: from sending to the reply", rtt),
+                "answer": ("till the producer knows", sum(r.answer for r in records) / count),
+            },
+        )
+
+    def _per(self, grown: _Growth, name: str, unit: str, what: str, count: int) -> Iterator[Series]:
+        nested = self.host is not None
+        for suffix, title, amount in grown.counts(nested):
+            each = (amount / count,)
+            yield Series(
+                f"{name}_{suffix}", f"{title}, per {unit}: {what}", f"per {unit}", "count", "lower", each
+            )
+        for suffix, title, cpus in grown.cpu_use(nested):
+            yield Series(f"{name}_{suffix}", f"{title}: {what}", "CPUs", "count", "lower", (cpus,))
+
+
+def _rpc_ns(rpc: OpStatistics, count: int) -> tuple[float, float]:
+    """Per one of `count`: the time of its WRITEs from start to end, and of that from sending to the reply."""
+    if not rpc.ops:
+        raise CvmtuneError("nothing was written to the storage", "mountstats")
+    return rpc.execute_ms * _NS_PER_MS / count, rpc.rtt_ms * _NS_PER_MS / count
+
+
+def _parts(name: str, parts: Mapping[str, tuple[str, float]]) -> Iterator[Series]:
+    for part, (title, ns) in parts.items():
+        yield Series(f"{name}{PART}{part}", title, "ns", "time", "lower", (ns,))

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verdict on all four features together, under a database's protected writes. It rests on counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cvmtune.report.schema import Baseline, Metric, Verdict
+
+MAIN_METRICS = ("insert", "tpcb", "audit")
+"""The latencies by which combinations are compared: those of an insert, of a TPC-B transaction and of a
+record of the audit log, all at a rate."""
+
+REQUESTED = 1.67
+"""What was asked for: end-to-end write latency 40 % lower. It is told beside what was measured; as a time it
+decides nothing."""
+
+MIN_IPIS_OFF = 2.0
+"""A transaction's messages between client, server and storage wake several threads, some of them on another
+CPU. Below this the experiment did not exercise IPIs."""
+
+MIN_WAKEUPS_OFF = 2.0
+"""Each write to the storage has at least one completion on either side. Below this nothing was written."""
+
+MAX_IPIS_SHARE = 0.7
+"""Of the hardware IPIs with all off, what may be left: those to a CPU that runs something. The poller is
+something that runs."""
+
+MAX_WAKEUPS_ON = 0.5
+"""Completion events that wake a handler, per transaction: the poller asks for them only while something that
+computes for long shares its CPU, and a TPC-B transaction computes for longer than a write does."""
+
+MAX_WFX_ON = 0.5
+"""Exits for WFI and WFE per transaction with none trapped: those of the moment in which the mask is set."""
+
+MAX_EXITS_SHARE = 1.1
+"""Exits at a rate do not fall as IPIs do, since an idle vCPU that polls takes its host's ticks, which a
+sleeping one does not. They must not grow."""
+
+
+def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[Verdict, str]:
+    """The verdict and why, from the means over all rounds.
+
+    FAIL where the database or a log was damaged, or lacks what was committed or answered, in any state or
+    after a power cut.
+    UNDECIDED where something was not counted, or with all features off nothing was to be saved. Else PASS
+    where, with all on, each of the loads at a rate has fewer hardware IPIs, no completion events or WFx exits
+    worth mentioning, and no more exits. Else FAIL.
+    """
+    by_name = {metric.name: metric for metric in metrics}
+    for metric in metrics:
+        if metric.name == "damage" or metric.name.endswith("_lost"):
+            for state, found in (("off", metric.off), ("on", metric.on)):
+                if any(found.samples):
+                    return (
+                        "FAIL",
+                        f"{metric.title}, features {state}: {max(found.samples):g}, where 0 is right.",
+                    )
+    cut = {metric.name: metric for baseline in baselines for metric in baseline.metrics}
+    for name in ("cut_lost", "cut_damage"):
+        if name in cut and any(cut[name].values.samples):
+            return "FAIL", f"{cut[name].title}: {max(cut[name].values.samples):g}, where 0 is right."
+    nested = any(metric.name.endswith("_exits") for metric in metrics)
+    suffixes = ("", "_lost", "_ipis", "_wakeups", *(("_exits", "_wfx_exits") if nested else ()))
+    wanted = [f"{load}{suffix}" for load in MAIN_METRICS for suffix in suffixes]
+    if missing := [name for name in (*wanted, "damage") if name not in by_name]:
+        return "UNDECIDED", f"Not measured both off and on: {', '.join(missing)}."
+    said, passed = [], True
+    for load in MAIN_METRICS:
+        ipis, wakeups = by_name[f"{load}_ipis"], by_name[f"{load}_wakeups"]
+        for metric, least in ((ipis, MIN_IPIS_OFF), (wakeups, MIN_WAKEUPS_OFF)):
+            if metric.off.mean < least:
+                return "UNDECIDED", (
+                    f"{metric.title}: only {metric.off.mean:.2f} with all features off (at least {least:g} "
+                    "expected): the experiment did not exercise what they save."
+                )
+        passed &= ipis.on.mean <= MAX_IPIS_SHARE * ipis.off.mean and wakeups.on.mean <= MAX_WAKEUPS_ON
+        counts = [f"hardware IPIs {_off_on(ipis)}", f"completion events {_off_on(wakeups)}"]
+        if nested:
+            exits, wfx = by_name[f"{load}_exits"], by_name[f"{load}_wfx_exits"]
+            passed &= exits.on.mean <= MAX_EXITS_SHARE * exits.off.mean and wfx.on.mean <= MAX_WFX_ON
+            counts += [f"exits {_off_on(exits)}", f"of these for WFx {_off_on(wfx)}"]
+        said.append(f"{load}: {', '.join(counts)}; mean latency off/on {_gain(by_name[load])}.")
+    return "PASS" if passed else "FAIL", (
+        "Nothing committed or answered was lost, nothing damaged. Per transaction or record, all features "
+        f"off → on: {' '.join(said)} Asked for was {REQUESTED:g}; times decide nothing. Allowed: "
+        f"{MAX_IPIS_SHARE:.0%} of the IPIs, {MAX_WAKEUPS_ON:g} completion events"
+        + (f", {MAX_WFX_ON:g} WFx exits, {MAX_EXITS_SHARE:.0%} of the exits." if nested else ".")
+    )
+
+
+def _off_on(metric: Metric) -> str:
+    return f"{metric.off.mean:.2f} → {metric.on.mean:.2f}"
+
+
+def _gain(metric: Metric) -> str:
+    interval = "" if metric.ci95 is None else f" [{metric.ci95[0]:.2f}, {metric.ci95[1]:.2f}]"
+    return f"{metric.ratio:.2f}{interval}" if metric.ratio else "unknown"

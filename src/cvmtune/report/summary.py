@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results in a page's worth of Markdown, with pictures beside it, for a README or a ticket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from cvmtune.report import plots
+from cvmtune.report.factorial import order
+from cvmtune.report.rules_blackbox import MAIN_METRICS, REQUESTED
+from cvmtune.report.schema import Breakdown, Factorial, Metric, Result, Results, Stats
+from cvmtune.report.stats import percentile
+from cvmtune.report.table import NO_FIGURE, format_effect, format_figure, format_ratio
+
+PAGE = "summary.md"
+"""The page's name; it shows the pictures that are beside it."""
+
+_NS_PER_MS = 1e6
+_ORDINARY = "vm, feature off"
+# What each feature is there to lower, by its experiment: the metric that tells it best.
+_HEADLINES = {
+    "ipi": "sgi_per_ipi",
+    "vtimer": "timer_exits_per_section",
+    "cq-poll": "wakeups_per_write",
+    "wfx": "wfx_per_futex_rtt",
+    "blackbox": "tpcb_ipis",
+}
+# States that a picture of where the time goes has, in its order; of other machines it has what there is.
+_SHOWN = ("off", "on")
+
+
+def files(results: Results) -> Mapping[str, str]:
+    """The page and its pictures, by their names."""
+    pictures = {f"{name}.svg": picture for name, picture in _pictures(results)}
+    return {PAGE: page(results, tuple(pictures)), **pictures}
+
+
+def page(results: Results, pictures: Sequence[str] = ()) -> str:
+    """The page; the same results give the same text."""
+    sections = [_where(results), _verdicts(results)]
+    for result in results.results:
+        if result.feature == "blackbox":
+            sections += [_latencies(results, result), *map(_gains, results.factorials)]
+    sections += [f"![{name.removesuffix('.svg').replace('-', ' ')}]({name})" for name in pictures]
+    return "\n\n".join(sections) + "\n"
+
+
+def _where(results: Results) -> str:
+    said = {key: _one_of(results.environment.get(key, "unknown")) for key in ("date", "cvmtune", "kernel")}
+    kernel = " ".join(said["kernel"].split()[:3])
+    emulator, computer = (_one_of(results.environment.get(key, "?")) for key in ("emulator", "computer"))
+    return (
+        f"Measured {said['date']} with cvmtune {said['cvmtune']} on {kernel}, in {emulator} on {computer}. "
+        "Times are emulated: only their ratios mean something."
+    )
+
+
+def _one_of(value: object) -> str:
+    """A value of the environment, or the first of several runs'."""
+    return str(next(iter(value.values()), "")) if isinstance(value, dict) else str(value)
+
+
+def _verdicts(results: Results) -> str:
+    rows = []
+    for result in results.results:
+        headline = next((m for m in result.metrics if m.name == _HEADLINES.get(result.feature)), None)
+        what = f"{headline.title}: {_figure(headline.off)} → {_figure(headline.on)}" if headline else ""
+        rows.append((result.feature, result.machine, result.verdict, what))
+    return _table(("feature", "machine", "verdict", "off → on"), rows)
+
+
+def _figure(stats: Stats) -> str:
+    return format_figure(stats.mean)
+
+
+def _latencies(results: Results, result: Result) -> str:
+    """Every latency, off and on, and that of an ordinary VM."""
+    rows = []
+    for metric in result.metrics:
+        if metric.kind == "time":
+            ordinary = dict(results.measured(metric)).get(_ORDINARY)
+            beside = f"{ordinary.mean / metric.on.mean:.2f}" if ordinary else NO_FIGURE
+            rows.append((metric.title, _ms(metric.off), _ms(metric.on), format_ratio(metric), beside))
+    heading = ("latency in ms: mean; p50, p95, p99", "all off", "all on", "off/on [95 %]", "vm off/cvm on")
+    return (
+        _table(heading, rows) + f"\n\nAsked for: a ratio of {REQUESTED:g} at a rate. {_bars(results, result)}"
+    )
+
+
+def _bars(results: Results, result: Result) -> str:
+    """What of the bars was met, by the means."""
+    main = [metric for metric in result.metrics if metric.name in MAIN_METRICS]
+    met = [metric.name for metric in main if metric.ratio and metric.ratio >= REQUESTED]
+    missed = [metric.name for metric in main if metric.name not in met]
+    said = f"Met by: {', '.join(met) or 'none'}."
+    return said if not missed else f"{said} Missed by: {', '.join(missed)}."
+
+
+def _ms(stats: Stats) -> str:
+    tail = (stats.median, percentile(stats.samples, 95), stats.p99)
+    return f"{_in_ms(stats.mean)}; {', '.join(map(_in_ms, tail))}"
+
+
+def _in_ms(ns: float) -> str:
+    return format_figure(ns / _NS_PER_MS)
+
+
+def _gains(found: Factorial) -> str:
+    effects = [
+        (gain.factor, *(format_effect(e) if e else NO_FIGURE for e in (gain.alone, gain.last, gain.overall)))
+        for gain in found.gains
+    ]
+    text = f"{found.title}:\n\n" + _table(("feature", "alone", "as the last", "in the mean"), effects)
+    if found.interactions:
+        pairs = (f"{one.first} with {one.second} {format_effect(one.effect)}" for one in found.interactions)
+        text += f"\n\nInteractions (above 1: one gains more where the other is on): {'; '.join(pairs)}."
+    if steps := order(found):
+        turns = ", then ".join(f"{factor} ({format_effect(effect)})" for factor, effect in steps)
+        text += f"\n\nIn the order that lowers the mean most, with what all so far gain together: {turns}."
+    return text
+
+
+def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+
+
+def _pictures(results: Results) -> Iterator[tuple[str, str]]:
+    metrics: dict[str, Metric] = {
+        metric.name: metric for result in results.results for metric in result.metrics
+    }
+    for name in MAIN_METRICS:
+        bars = [one for one in results.breakdowns if one.metric == name and one.state in _SHOWN]
+        if bars:
+            yield f"where-the-time-goes-{name}", plots.stacked(_ordered(bars), name, for_page=False)
+        if bars and name in metrics:
+            yield f"latency-{name}", plots.distribution(metrics[name], results, f"{name}-latency")
+
+
+def _ordered(bars: Sequence[Breakdown]) -> list[Breakdown]:
+    """The judged machine's first, off before on."""
+    first = bars[0].machine
+    return sorted(bars, key=lambda one: (one.machine != first, one.machine, _SHOWN.index(one.state)))
