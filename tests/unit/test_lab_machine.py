@@ -19,7 +19,7 @@ from cvmtune.core.errors import CvmtuneError
 from cvmtune.lab import client, machine
 from cvmtune.lab.errors import GuestDied, GuestHung, GuestPanicked, LabError, MissingTool
 from cvmtune.lab.machine import BootOptions, Machine, boot, guest_files
-from cvmtune.lab.machines import MACHINES, QEMU, Images, Terminal
+from cvmtune.lab.machines import MACHINES, QEMU, STORE, Images, Terminal
 
 FAKE = Path(__file__).with_name("fake_qemu.py")
 IN_TIME = 30.0  # seconds in which the stand-in has started, on a busy computer too
@@ -123,6 +123,33 @@ def test_only_a_host_gets_a_script_to_start_its_guest() -> None:
     assert guest_files(MACHINES["plain"], options) == {}
     (script,) = guest_files(MACHINES["vm"], options).values()
     assert "nohlt" in script
+
+
+def test_guests_store_is_handed_on_where_there_is_one(tmp_path: Path) -> None:
+    (script,) = guest_files(MACHINES["cvm"], BootOptions(store=tmp_path / "disk")).values()
+    assert f"serial={STORE}" in script
+    (script,) = guest_files(MACHINES["cvm"], BootOptions()).values()
+    assert f"serial={STORE}" not in script
+
+
+def test_power_of_a_guest_without_a_host_is_cut_at_once(fake_boot: Boot, run: Path) -> None:
+    with fake_boot("plain") as booted:
+        booted.cut_power()
+        with pytest.raises(GuestDied):
+            booted.guest.read_text("/proc/version")
+
+
+def test_host_that_does_not_end_with_its_guest_is_ended(
+    fake_boot: Boot, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_ENDING", 0.1)
+    asked: list[list[str]] = []
+    with fake_boot("cvm") as booted:
+        assert booted.host
+        monkeypatch.setattr(booted.host, "run", asked.append)
+        with pytest.raises(CvmtuneError, match="did not end with its guest"):
+            booted.cut_power()
+    assert asked == [["kill", "-KILL", "4711"]]
 
 
 @pytest.mark.parametrize(("name", "where"), [("plain", "guest"), ("vm", "guest"), ("vm", "host")])

@@ -20,6 +20,7 @@ from cvmtune.lab.machines import (
     HOST,
     MACHINES,
     QEMU,
+    STORE,
     Images,
     Terminal,
     processor_options,
@@ -155,6 +156,32 @@ def test_a_host_hands_its_own_disks_to_its_guest(machine: str) -> None:
         directory, _, name = path.rpartition("/")
         assert directory == "/run/disk"
         assert name in outer_disks
+
+
+def test_without_a_store_there_is_no_such_disk() -> None:
+    for argv in (outermost("plain"), outermost("cvm"), inner("cvm")):
+        assert STORE not in drives(argv)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_store_is_written_to_for_good(machine: str) -> None:
+    images = replace(IMAGES, store=Path("/data/store"))
+    spec = MACHINES[machine]
+    argv = qemu_argv(spec, images, console="null", ports={}, processor=[])
+    drive = drives(argv)[STORE]
+    assert drive.startswith("file=/data/store,format=raw,if=none,")
+    assert "snapshot" not in drive
+    assert "readonly" not in drive
+    assert disks(argv)[-1] == "root"
+
+
+def test_a_host_hands_the_store_on_and_keeps_nothing_of_it() -> None:
+    _, command = start_guest_script(MACHINES["cvm"], store=True).splitlines()
+    argv = shlex.split(command)[1:]
+    drive = drives(argv)[STORE]
+    assert drive.startswith(f"file=/run/disk/{STORE},")
+    assert "cache=none" in drive.split(",")
+    assert disks(argv)[-1] == "root"
 
 
 def test_a_guest_writes_to_its_root_and_nothing_else() -> None:

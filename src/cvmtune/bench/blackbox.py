@@ -41,6 +41,9 @@ _AUDIT_FILE = "audit.log"
 _WAKEUP = "rdma_core/cq_schedule"
 _WRITE = "WRITE"
 _NS_PER_MS = 1e6
+# The counts beside a latency: of the loads by which combinations are compared, and of the others.
+_COUNTS = ("ipis", "wakeups", "switches", "exits", "timer_exits", "wfx_exits", "poller_use", "cpu_use")
+_FEW = ("ipis", "exits")
 
 
 def name_of(features: Sequence[str]) -> str:
@@ -229,24 +232,31 @@ class _Growth:
     def rpc(self) -> OpStatistics:
         return self.after.rpc - self.before.rpc
 
-    def counts(self, nested: bool) -> Iterator[tuple[str, str, float]]:
-        """A name, its title, and how many there were."""
+    def counts(self, *, nested: bool) -> dict[str, tuple[str, float]]:
+        """By the metric's suffix, what it means, and how many there were."""
         before, after = self.before.counters, self.after.counters
-        yield "ipis", "Hardware IPIs, all CPUs", after.ipis - before.ipis
-        yield "wakeups", "Completion events that woke a handler", self.after.wakeups - self.before.wakeups
-        yield "switches", "Context switches", after.switches - before.switches
+        found = {
+            "ipis": ("Hardware IPIs, all CPUs", float(after.ipis - before.ipis)),
+            "wakeups": ("Completion events that woke a handler", self.after.wakeups - self.before.wakeups),
+            "switches": ("Context switches", after.switches - before.switches),
+        }
         if nested:
-            yield "exits", "Exits of all the guest's vCPUs", after.exits - before.exits
-            yield "timer_exits", "of these, for the timer", self.after.timer_exits - self.before.timer_exits
-            yield "wfx_exits", "of these, for WFI and WFE", self.after.wfx_exits - self.before.wfx_exits
+            found["exits"] = ("Exits of all the guest's vCPUs", after.exits - before.exits)
+            found["timer_exits"] = (
+                "of these, for the timer",
+                self.after.timer_exits - self.before.timer_exits,
+            )
+            found["wfx_exits"] = ("of these, for WFI and WFE", self.after.wfx_exits - self.before.wfx_exits)
+        return found
 
-    def cpu_use(self, nested: bool) -> Iterator[tuple[str, str, float]]:
+    def cpu_use(self, *, nested: bool) -> dict[str, tuple[str, float]]:
         """The CPUs taken meanwhile, in the same form."""
         before, after = self.before.counters, self.after.counters
         span = after.uptime_s - before.uptime_s
-        yield "poller_use", "CPUs that the poller takes", (after.poller_s - before.poller_s) / span
+        found = {"poller_use": ("CPUs that the poller takes", (after.poller_s - before.poller_s) / span)}
         if nested:
-            yield "cpu_use", "Physical CPUs that the guest takes", (after.vmm_s - before.vmm_s) / span
+            found["cpu_use"] = ("Physical CPUs that the guest takes", (after.vmm_s - before.vmm_s) / span)
+        return found
 
 
 @dataclass(frozen=True)
@@ -271,9 +281,13 @@ class _Bench:
             yield database
 
     def round(self, database: Database, all_loads: bool) -> Iterator[Series]:
-        yield from self._log()
-        for load in (*main_loads(self.scale), *(more_loads(self.scale) if all_loads else ())):
+        yield from self._log("audit", self.scale.audit_rate)
+        for load in main_loads(self.scale):
             yield from self._transact(database, load)
+        if all_loads:
+            yield from self._log("audit_closed", 0, _FEW)
+            for load in more_loads(self.scale):
+                yield from self._transact(database, load, _FEW)
 
     def _read(self) -> _Reading:
         timer_exits = wfx_exits = 0.0
@@ -296,13 +310,13 @@ class _Bench:
         yield
         readings.append(self._read())
 
-    def _transact(self, database: Database, load: Load) -> Iterator[Series]:
+    def _transact(self, database: Database, load: Load, counts: Sequence[str] = _COUNTS) -> Iterator[Series]:
         readings: list[_Reading] = []
         done = postgres.transact(database, load.load, self._watched(readings))
         grown = _Growth(*readings)
         name, title, count = load.name, load.title, done.count
         yield Series(name, f"Database: {title}", "ns", "time", "lower", done.latencies_ns)
-        yield from self._per(grown, name, "transaction", title, count)
+        yield from self._per(grown, counts, name, "tx", title, count)
         title = f"Of the transactions that the client saw committed, those that are not there: {title}"
         yield Series(f"{name}_lost", title, "transactions", "count", "lower", (float(done.missing),))
         lag = sum(done.lags_ns) / count
@@ -324,26 +338,25 @@ class _Bench:
             },
         )
 
-    def _log(self) -> Iterator[Series]:
+    def _log(self, name: str, rate: int, counts: Sequence[str] = _COUNTS) -> Iterator[Series]:
         scale, path = self.scale, f"{self.mount.path}/{_AUDIT_FILE}"
-        load = audit_log.Load(
-            scale.producers, scale.records, scale.audit_rate, scale.server_cpu, scale.client_cpu
-        )
+        load = audit_log.Load(scale.producers, scale.records, rate, scale.server_cpu, scale.client_cpu)
         before = self._read()
         records = audit_log.log(self.guest, self.tools, path, load)
         grown = _Growth(before, self._read())
-        title = f"record by {load.producers} producers, {load.rate} a second"
+        how = f"{rate} a second" if rate else "one after another"
+        title = f"record by {load.producers} producers, {how}"
         count = len(records)
         latencies = tuple(record.latency for record in records)
-        yield Series("audit", f"Audit log: {title}", "ns", "time", "lower", latencies)
-        yield from self._per(grown, "audit", "record", title, count)
+        yield Series(name, f"Audit log: {title}", "ns", "time", "lower", latencies)
+        yield from self._per(grown, counts, name, "record", title, count)
         lost = count - audit_log.intact(self.guest, self.tools, path)
         title = f"Of the records that were answered, those that are not in the file as they were: {title}"
-        yield Series("audit_lost", title, "records", "count", "lower", (float(lost),))
+        yield Series(f"{name}_lost", title, "records", "count", "lower", (float(lost),))
         execute, rtt = _rpc_ns(grown.rpc, count)
         write = sum(record.write for record in records) / count
         yield from _parts(
-            "audit",
+            name,
             {
                 "begin": ("till the producer's thread hands it over", sum(r.late for r in records) / count),
                 "handoff": ("till the writer has it", sum(r.handoff for r in records) / count),
@@ -354,15 +367,16 @@ class _Bench:
             },
         )
 
-    def _per(self, grown: _Growth, name: str, unit: str, what: str, count: int) -> Iterator[Series]:
-        nested = self.host is not None
-        for suffix, title, amount in grown.counts(nested):
-            each = (amount / count,)
-            yield Series(
-                f"{name}_{suffix}", f"{title}, per {unit}: {what}", f"per {unit}", "count", "lower", each
-            )
-        for suffix, title, cpus in grown.cpu_use(nested):
-            yield Series(f"{name}_{suffix}", f"{title}: {what}", "CPUs", "count", "lower", (cpus,))
+    def _per(
+        self, grown: _Growth, wanted: Sequence[str], name: str, unit: str, what: str, count: int
+    ) -> Iterator[Series]:
+        for suffix, (title, amount) in grown.counts(nested=self.host is not None).items():
+            if suffix in wanted:
+                title = f"{title}, per {unit}: {what}"
+                yield Series(f"{name}_{suffix}", title, f"per {unit}", "count", "lower", (amount / count,))
+        for suffix, (title, cpus) in grown.cpu_use(nested=self.host is not None).items():
+            if suffix in wanted:
+                yield Series(f"{name}_{suffix}", f"{title}: {what}", "CPUs", "count", "lower", (cpus,))
 
 
 def _rpc_ns(rpc: OpStatistics, count: int) -> tuple[float, float]:

@@ -144,6 +144,8 @@ class Form:
     also: Mapping[str, Callable[[Lab, str], RawRun]] = field(default_factory=dict)
 
 
+# More states than this are not named on the line of progress.
+_NAMED = 6
 _BRIEF_ROUNDS = 2  # the fewest that give an interval
 
 
@@ -265,7 +267,8 @@ def _parted(raw: RawRun, beside: tuple[str, ...]) -> tuple[RawRun, RawRun]:
 
 
 def _measure(lab: Lab, wanted: Measurement, passes: int) -> RawRun:
-    title = f"{wanted.feature}: measuring on {wanted.machine}: {', '.join(wanted.states)}"
+    states = ", ".join(wanted.states) if len(wanted.states) <= _NAMED else f"{len(wanted.states)} states"
+    title = f"{wanted.feature}: measuring on {wanted.machine}: {states}"
     experiment = EXPERIMENTS[wanted.feature]
     tools = experiment.tools(lab)
     with lab.progress.step(title, wanted.rounds * len(wanted.states) * passes + 1) as step:

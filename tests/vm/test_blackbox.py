@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The database in real machines: protected writes with all features off and on, and a power cut."""
+
+from __future__ import annotations
+
+import pytest
+
+from cvmtune.bench import blackbox, postgres
+from cvmtune.bench.blackbox import Scale
+from cvmtune.bench.guest import Host
+from cvmtune.bench.raw import PART, RawRun
+from cvmtune.commands import database
+from cvmtune.lab.lab import GUEST_TOOLS, Lab
+
+LOADS = ("insert", "tpcb", "audit")
+SMALL = Scale(seconds=1.5, records=15)
+
+
+def value(raw: RawRun, state: str, name: str) -> float:
+    """The mean of a metric's samples in the one round of a state."""
+    (samples,) = (
+        series.samples
+        for one in raw.rounds
+        if one.state == state
+        for series in one.series
+        if series.name == name
+    )
+    return sum(samples) / len(samples)
+
+
+@pytest.fixture(scope="module")
+def raw(lab: Lab) -> RawRun:
+    """A round of all off and one of all on, in a confidential VM."""
+    with lab.boot("cvm", tools=(database.build(lab),)) as machine:
+        assert machine.host
+        host = Host(machine.host, machine.vmm_pid)
+        return blackbox.collect(
+            machine.guest,
+            "cvm",
+            states=("off", "on"),
+            rounds=1,
+            host=host,
+            tools=GUEST_TOOLS,
+            environment={},
+            scale=SMALL,
+        )
+
+
+@pytest.mark.parametrize("state", ["off", "on"])
+@pytest.mark.parametrize("load", LOADS)
+def test_all_that_was_promised_is_there(raw: RawRun, load: str, state: str) -> None:
+    assert value(raw, state, f"{load}_lost") == 0
+    assert value(raw, state, "damage") == 0
+
+
+@pytest.mark.parametrize("load", LOADS)
+def test_features_save_what_they_are_for(raw: RawRun, load: str) -> None:
+    assert value(raw, "on", f"{load}_ipis") < value(raw, "off", f"{load}_ipis")
+    assert value(raw, "on", f"{load}_wakeups") < value(raw, "off", f"{load}_wakeups") / 2
+    assert value(raw, "off", f"{load}_wfx_exits") > 1
+    assert value(raw, "on", f"{load}_wfx_exits") < 1
+
+
+@pytest.mark.parametrize("state", ["off", "on"])
+@pytest.mark.parametrize("load", LOADS)
+def test_parts_add_up_to_the_latency(raw: RawRun, load: str, state: str) -> None:
+    names = {series.name for one in raw.rounds for series in one.series}
+    parts = [value(raw, state, name) for name in names if name.startswith(f"{load}{PART}")]
+    assert len(parts) == 6
+    assert sum(parts) == pytest.approx(value(raw, state, load), rel=1e-6)
+
+
+def test_damage_is_found(lab: Lab) -> None:
+    with lab.boot("plain", tools=(database.build(lab),)) as machine:
+        guest = machine.guest
+        blackbox.unpack(guest, GUEST_TOOLS, "/var/lib")
+        cluster = f"/var/lib/{blackbox.CLUSTER}"
+        with postgres.running(guest, cluster) as running:
+            assert running.damage() == 0
+            running.query("update pgbench_tellers set tbalance = tbalance + 1 where tid = 1;")
+            assert running.damage() == 1
+            file = running.query("select pg_relation_filepath('pgbench_accounts_pkey');")[0][0]
+        assert postgres.damaged_blocks(guest, cluster) == 0
+        script = f"printf spoilt | dd of={cluster}/{file} bs=1 seek=50000 conv=notrunc"
+        guest.run(["sh", "-c", script]).check()
+        assert postgres.damaged_blocks(guest, cluster) == 1
+        with postgres.running(guest, cluster) as running:
+            assert running.damage() > 1
+
+
+def outcome(lab: Lab, machine: str, *, synchronous: bool) -> dict[str, float]:
+    found = database.cut_power(lab, machine, synchronous=synchronous)
+    return {series.name: series.samples[0] for series in found}
+
+
+def test_power_cut_loses_what_was_not_durable(lab: Lab) -> None:
+    """Without it nobody would know that the next one can fail."""
+    found = outcome(lab, "plain", synchronous=False)
+    assert found["cut_lost"] > 0
+    assert found["cut_damage"] == 0
+
+
+@pytest.mark.parametrize("machine", ["plain", pytest.param("cvm", marks=pytest.mark.stress)])
+def test_power_cut_loses_no_commit(lab: Lab, machine: str) -> None:
+    found = outcome(lab, machine, synchronous=True)
+    assert found["cut_lost"] == found["cut_damage"] == 0
+    assert found["cut_committed"] >= 100
