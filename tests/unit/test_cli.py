@@ -17,11 +17,12 @@ import pytest
 
 import cvmtune
 from cvmtune import cli
-from cvmtune.bench import cq_poll, path_length, vtimer, wfx
+from cvmtune.bench import blackbox, cq_poll, nfs_rdma, path_length, vtimer, wfx
 from cvmtune.bench.guest import Host
+from cvmtune.bench.power_cut import series as after_power_cut
 from cvmtune.bench.raw import RawRun, Round, Series
+from cvmtune.commands import database, prove
 from cvmtune.commands import lab as lab_commands
-from cvmtune.commands import prove
 from cvmtune.core.errors import UsageError
 from cvmtune.core.system import LocalSystem, System
 from cvmtune.lab.cache import Cache
@@ -32,6 +33,7 @@ from cvmtune.lab.machine import PLAIN_BOOT, BootOptions
 from cvmtune.lab.machines import MACHINES, Images, processor_options, qemu_argv, start_guest_script
 from cvmtune.lab.progress import SilentProgress, Step
 from cvmtune.report.judge import RULES, judge
+from cvmtune.report.rules_blackbox import MAIN_METRICS
 from cvmtune.report.schema import VERDICTS, Metric, Result, Results, Stats, Verdict
 
 Capture = pytest.CaptureFixture[str]
@@ -75,6 +77,8 @@ def status(*argv: str) -> int:
         "prove ipi storage --dry-run",
         "prove --machine tdx --dry-run",
         "prove ipi wfx --machine plain --dry-run",
+        "prove blackbox --machine vm --dry-run",
+        "prove blackbox --path-length --dry-run",
         "prove --runs 0",
         "prove --runs -1",
         "prove --runs 1.5",
@@ -83,6 +87,7 @@ def status(*argv: str) -> int:
         "prove --html /nonexistent/report.html --dry-run",
         "report",
         "report a.json b.json",
+        "report a.json --summary",
         "lab build --flavour nonsense",
         "lab boot --machine nonsense",
         "lab boot plain",
@@ -115,10 +120,12 @@ def test_wrong_usage_is_status_2_and_says_why(
 @pytest.mark.parametrize(
     ("line", "hint"),
     [
-        ("prove storage --dry-run", "features: ipi, vtimer, cq-poll, wfx"),
+        ("prove storage --dry-run", "features: ipi, vtimer, cq-poll, wfx, blackbox"),
         ("prove wfx --machine plain", "use --machine vm or cvm, or leave the feature out"),
         ("prove vtimer --machine plain", "use --machine cvm, or leave the feature out"),
         ("prove ipi vtimer --machine vm --dry-run", "vtimer is nothing that vm can have"),
+        ("prove blackbox --machine plain", "use --machine cvm, or leave the feature out"),
+        ("prove blackbox --path-length", "name ipi or vtimer or cq-poll or wfx too"),
         ("prove --runs 0", "a whole number of at least 1"),
         ("lab boot --machine tdx", "'plain', 'vm', 'cvm'"),
         ("lab run --machine plain --in host -- true", "leave out --in host"),
@@ -207,8 +214,11 @@ def test_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: Captur
 # Dry runs
 
 
+ALL_FEATURES = ("ipi", "vtimer", "cq-poll", "wfx", "blackbox")
+
+
 def test_prove_says_what_it_would_measure(capsys: Capture, cache: Path, no_programs: None) -> None:
-    assert status("prove", "--dry-run", "--runs", "7") == 0
+    assert status("prove", *ALL_FEATURES, "--dry-run", "--runs", "7") == 0
     assert capsys.readouterr().out.splitlines() == [
         "ipi: on cvm: 7 rounds each of 'off', 'on'",
         "ipi: on vm: 7 rounds each of 'off'",
@@ -227,8 +237,73 @@ def test_prove_says_what_it_would_measure(capsys: Capture, cache: Path, no_progr
         "'two vCPUs on one CPU, on', 'two vCPUs on one CPU, on, guarded'",
         "wfx: on cvm on a host booted with kvm-arm.wfi_trap_policy=notrap kvm-arm.wfe_trap_policy=notrap: "
         "3 rounds each of 'untrapped by boot parameter'",
+        "blackbox: on cvm: 7 rounds each of 'off', 'on', 'ipi', 'vtimer', 'cq-poll', 'wfx', "
+        "'ipi+vtimer', 'ipi+cq-poll', 'ipi+wfx', 'vtimer+cq-poll', 'vtimer+wfx', 'cq-poll+wfx', "
+        "'ipi+vtimer+cq-poll', 'ipi+vtimer+wfx', 'ipi+cq-poll+wfx', 'vtimer+cq-poll+wfx'",
+        "blackbox: on vm: 3 rounds each of 'off', 'ipi+cq-poll+wfx'",
+        "blackbox: on plain: 3 rounds each of 'off', 'ipi+cq-poll'",
+        "blackbox: on cvm: the guest's power is cut while it commits, with all features on",
     ]
     assert not cache.exists()
+
+
+def test_prove_measures_in_short_if_no_feature_is_named(
+    capsys: Capture, cache: Path, no_programs: None
+) -> None:
+    """Off and on, and what the verdicts and the gains need beside: no more baselines than that."""
+    for runs, rounds in ((), 2), (("--runs", "7"), 7):
+        assert status("prove", "--dry-run", *runs) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            f"ipi: on cvm: {rounds} rounds each of 'off', 'on'",
+            f"vtimer: on cvm: {rounds} rounds each of 'off', 'on', 'HW bit'",
+            f"cq-poll: on cvm: {rounds} rounds each of 'off', 'on'",
+            f"wfx: on cvm: {rounds} rounds each of 'off', 'on'",
+            f"blackbox: on cvm: {rounds} rounds each of 'off', 'on', 'ipi', 'vtimer', 'cq-poll', 'wfx'",
+            f"blackbox: on vm: {rounds} rounds each of 'off'",
+        ]
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("feature", prove.FEATURES)
+def test_short_forms_measure_less_of_the_same(feature: str) -> None:
+    full, full_baselines = prove.plan(feature, "cvm", None)
+    brief, baselines = prove.plan(feature, "cvm", None, brief=True)
+    assert brief.rounds == 2  # the fewest that give an interval
+    assert brief.rounds <= full.rounds
+    assert brief.states[:2] == full.states[:2] == ("off", "on")
+    assert set(brief.states) <= set(full.states)
+    there = {(one.machine, state) for one in full_baselines for state in one.states}
+    assert {(one.machine, state) for one in baselines for state in one.states} <= there
+    assert len(baselines) < len(full_baselines)
+
+
+def test_short_form_of_polling_is_over_one_provider() -> None:
+    full, _ = prove.plan("cq-poll", "cvm", None)
+    brief, _ = prove.plan("cq-poll", "cvm", None, brief=True)
+    assert full.options == {}
+    assert brief.options == {"providers": nfs_rdma.PROVIDERS[:1]}
+    assert prove.EXPERIMENTS["cq-poll"].form(False).passes == len(nfs_rdma.PROVIDERS) > 1
+    assert prove.EXPERIMENTS["cq-poll"].form(True).passes == 1
+
+
+def test_database_is_measured_under_all_combinations_or_each_feature_alone() -> None:
+    full, baselines = prove.plan("blackbox", "cvm", None)
+    assert sorted(full.states) == sorted(blackbox.COMBINATIONS)
+    assert len(full.states) == 16
+    assert {one.machine for one in baselines} == {"vm", "plain"}
+    for one in (full, *baselines):
+        assert one.options == {"more": True}
+        assert set(one.states) <= blackbox.COMBINATIONS.keys()
+    # No machine is asked for what it cannot have.
+    features = {
+        one.machine: {feature for state in one.states for feature in blackbox.COMBINATIONS[state]}
+        for one in baselines
+    }
+    assert features == {"vm": {"ipi", "cq-poll", "wfx"}, "plain": {"ipi", "cq-poll"}}
+    brief, baselines = prove.plan("blackbox", "cvm", None, brief=True)
+    assert brief.states == ("off", "on", *blackbox.SINGLES)
+    assert brief.options == {}
+    assert baselines == [prove.Measurement("blackbox", "vm", ("off",), 2)]
 
 
 @pytest.mark.parametrize(
@@ -256,8 +331,8 @@ def test_prove_on_each_machine(capsys: Capture, machine: str, feature: str, roun
 def test_prove_leaves_out_what_a_machine_without_a_host_cannot_have(capsys: Capture, machine: str) -> None:
     assert status("prove", "--dry-run", "--machine", machine) == 0
     features = {line.partition(":")[0] for line in capsys.readouterr().out.splitlines()}
-    # A host is needed for one, a monitor for the other.
-    left_out = {"plain": {"wfx", "vtimer"}, "vm": {"vtimer"}, "cvm": set()}
+    # A host is needed for one, a monitor for another, and both for all together.
+    left_out = {"plain": {"wfx", "vtimer", "blackbox"}, "vm": {"vtimer", "blackbox"}, "cvm": set()}
     assert features == set(prove.FEATURES) - left_out[machine]
 
 
@@ -534,6 +609,39 @@ def test_file_that_is_no_result_is_status_3(
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(("verdict", "expected"), [("PASS", 0), ("FAIL", 1)])
+def test_report_writes_a_summary_beside_what_it_shows(
+    tmp_path: Path, capsys: Capture, verdict: Verdict, expected: int
+) -> None:
+    path = write(tmp_path / "results.json", results(verdict))
+    assert status("report", path, "--summary", "new/summary") == expected
+    assert "It says so." in capsys.readouterr().out
+    assert [one.name for one in (tmp_path / "new/summary").iterdir()] == ["summary.md"]
+    assert f"| ipi | cvm | {verdict} |" in (tmp_path / "new/summary/summary.md").read_text()
+
+
+def test_report_writes_page_summary_and_json_at_once(tmp_path: Path, capsys: Capture) -> None:
+    path = write(tmp_path / "results.json", results("PASS"))
+    assert status("report", path, "--html", "report.html", "--summary", ".", "--json") == 0
+    assert Results.from_json(json.loads(capsys.readouterr().out)) == results("PASS")
+    assert (tmp_path / "report.html").exists()
+    assert (tmp_path / "summary.md").exists()
+
+
+def test_report_writes_no_summary_unasked(tmp_path: Path) -> None:
+    path = write(tmp_path / "results.json", results("PASS"))
+    assert status("report", path) == 0
+    assert [one.name for one in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_summary_that_cannot_be_written_is_status_3(tmp_path: Path, capsys: Capture) -> None:
+    path = write(tmp_path / "results.json", results("PASS"))
+    assert status("report", path, "--summary", path) == 3
+    err = capsys.readouterr().err
+    assert f"cannot make the directory: File exists ({path})" in err
+    assert "Traceback" not in err
+
+
 def test_page_that_cannot_be_written_is_status_3(tmp_path: Path, capsys: Capture) -> None:
     path = write(tmp_path / "results.json", results("PASS"))
     assert status("report", path, "--html", "/nonexistent/report.html") == 3
@@ -549,6 +657,7 @@ class FakeLab:
 
     root: Path
     booted: list[tuple[str, str, BootOptions]] = field(default_factory=list)
+    tools: list[tuple[Path, ...]] = field(default_factory=list)
     running: int = 0
 
     def __post_init__(self) -> None:
@@ -562,9 +671,15 @@ class FakeLab:
 
     @contextmanager
     def boot(
-        self, machine: str, *, flavour: str = "default", options: BootOptions = PLAIN_BOOT
+        self,
+        machine: str,
+        *,
+        flavour: str = "default",
+        options: BootOptions = PLAIN_BOOT,
+        tools: Sequence[Path] = (),
     ) -> Iterator[Any]:
         self.booted.append((machine, flavour, options))
+        self.tools.append(tuple(tools))
         self.running += 1
         (self.root / "guest.console").write_text("booting\n")
         try:
@@ -712,15 +827,30 @@ COUNTED = {
         **{"wfx_exits_back": (400.0, 400.0), "wfx_per_timer": (2.0, 0.0)},
         **{"wfx_per_futex_rtt": (2.0, 0.0), "mixed_wfx_exits": (300.0, 0.0), "wfx_per_pipe_rtt": (2.0, 0.0)},
     },
+    "blackbox": {
+        **{load: (2.0, 1.0) for load in MAIN_METRICS},
+        **{f"{load}_lost": (0.0, 0.0) for load in MAIN_METRICS},
+        **{f"{load}_ipis": (10.0, 4.0) for load in MAIN_METRICS},
+        **{f"{load}_wakeups": (4.0, 0.0) for load in MAIN_METRICS},
+        **{f"{load}_exits": (20.0, 20.0) for load in MAIN_METRICS},
+        **{f"{load}_wfx_exits": (5.0, 0.0) for load in MAIN_METRICS},
+        "damage": (0.0, 0.0),
+    },
 }
 
 
 @dataclass
 class Measured:
-    """What was asked of the experiments, by feature; `useless` features change nothing."""
+    """What was asked of the experiments, by feature; `useless` features change nothing.
+
+    `options` are what they were asked beyond that, `cut` the machines whose power was cut, which took `lost`.
+    """
 
     useless: set[str] = field(default_factory=set)
     asked: list[tuple[str, str, tuple[str, ...], int]] = field(default_factory=list)
+    options: list[dict[str, object]] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
+    lost: int = 0
 
     def collect(
         self, feature: str, machine: str, *, states: Sequence[str], rounds: int, **more: Any
@@ -736,6 +866,8 @@ class Measured:
             return (*counts, Series("notify", "notification", "ns", "time", "lower", (1000.0, 1100.0)))
 
         self.asked.append((feature, machine, tuple(states), rounds))
+        common = ("host", "tools", "environment", "advance")
+        self.options.append({name: value for name, value in more.items() if name not in common})
         assert (more["host"] is not None) == MACHINES[machine].nested
         assert more["tools"] == GUEST_TOOLS
         more["advance"]("a round")
@@ -751,13 +883,21 @@ def measured(lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> Measured:
     def collect(feature: str) -> Callable[..., RawRun]:
         return lambda guest, machine, **more: one.collect(feature, machine, **more)
 
+    def cut_power(lab: Lab, machine: str) -> tuple[Series, ...]:
+        one.cut.append(machine)
+        return after_power_cut(frozenset(range(100)), frozenset(range(one.lost, 100)), 0)
+
     for feature, experiment in prove.EXPERIMENTS.items():
         monkeypatch.setitem(prove.EXPERIMENTS, feature, replace(experiment, collect=collect(feature)))
+    monkeypatch.setattr(database, "build", lambda lab: DATABASE)
+    monkeypatch.setattr(database, "cut_power", cut_power)
     monkeypatch.setattr(prove, "_environment", lambda machine: {"machine": machine.spec.name})
     return one
 
 
+DATABASE = Path("/cache/database")
 SLEEPING_AND_SOFT = ("on, sleeping after 1 ms", "soft IPIs alone", "on, with soft IPIs")
+COMBINED = tuple(state for state in blackbox.COMBINATIONS if state not in ("off", "on"))
 GUARDED_SOFT_SHARED = tuple(state for state in wfx.SETTINGS if state not in ("off", "on"))
 # How machines are booted for each feature, and how many states of machines stand beside the verdict.
 BOOTED = {
@@ -771,6 +911,8 @@ BOOTED = {
         ],
         10,
     ),
+    # And the power cut.
+    "blackbox": ([("cvm", PLAIN_BOOT), ("vm", PLAIN_BOOT), ("plain", PLAIN_BOOT)], 5),
 }
 
 
@@ -797,11 +939,12 @@ def test_prove_judges_and_writes(
     assert len(found.baselines) == baselines
     assert status("report", "results.json") == expected
     assert lab.booted == [(machine, "default", options) for machine, options in booted]
+    assert lab.tools == [(DATABASE,) if feature == "blackbox" else ()] * len(booted)
     assert lab.running == 0
 
 
-def test_prove_measures_all_features_unless_told_which(measured: Measured) -> None:
-    assert status("prove", "--runs", "2") == 0
+def test_prove_measures_in_full_what_is_named(measured: Measured) -> None:
+    assert status("prove", *ALL_FEATURES, "--runs", "2") == 0
     assert measured.asked == [
         ("ipi", "cvm", ("off", "on"), 2),
         ("ipi", "vm", ("off",), 2),
@@ -815,7 +958,57 @@ def test_prove_measures_all_features_unless_told_which(measured: Measured) -> No
         ("wfx", "vm", ("off", "on"), 1),
         ("wfx", "cvm", GUARDED_SOFT_SHARED, 1),
         ("wfx", "cvm", (wfx.BOOT_POLICY,), 1),
+        ("blackbox", "cvm", ("off", "on", *COMBINED), 2),
+        ("blackbox", "vm", ("off", "ipi+cq-poll+wfx"), 1),
+        ("blackbox", "plain", ("off", "ipi+cq-poll"), 1),
     ]
+    assert measured.options == [{}] * 12 + [{"more": True}] * 3
+    assert measured.cut == ["cvm"]
+
+
+def test_prove_measures_all_features_in_short_unless_told_which(measured: Measured, lab: FakeLab) -> None:
+    assert status("prove") == 0
+    assert measured.asked == [
+        ("ipi", "cvm", ("off", "on"), 2),
+        ("vtimer", "cvm", ("off", "on", "HW bit"), 2),
+        ("cq-poll", "cvm", ("off", "on"), 2),
+        ("wfx", "cvm", ("off", "on"), 2),
+        ("blackbox", "cvm", ("off", "on", *blackbox.SINGLES), 2),
+        ("blackbox", "vm", ("off",), 2),
+    ]
+    assert measured.options == [{}, {}, {"providers": nfs_rdma.PROVIDERS[:1]}, {}, {}, {}]
+    assert measured.cut == []
+    assert lab.tools == [()] * 4 + [(DATABASE,)] * 2
+
+
+@pytest.mark.parametrize(("lost", "expected"), [(0, 0), (3, 1)])
+def test_what_a_power_cut_took_counts_in_the_verdict(
+    measured: Measured, tmp_path: Path, lost: int, expected: int
+) -> None:
+    measured.lost = lost
+    assert status("prove", "blackbox", "--runs", "2", "--json", "results.json") == expected
+    found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
+    (after,) = (one for one in found.baselines if one.name == "cvm, power cut")
+    assert {metric.name: metric.values.mean for metric in after.metrics} == {
+        "cut_committed": 100,
+        "cut_lost": lost,
+        "cut_damage": 0,
+    }
+    # What is told of it is not said to lack a counterpart.
+    assert "Left out" not in found.results[0].why
+
+
+@pytest.mark.parametrize(("words", "cells"), [((), 6), (("blackbox",), 16)])
+def test_combinations_are_judged_and_no_baselines(
+    measured: Measured, tmp_path: Path, words: tuple[str, ...], cells: int
+) -> None:
+    assert status("prove", *words, "--json", "results.json") == 0
+    found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
+    assert [(one.machine, one.metric) for one in found.factorials] == [("cvm", load) for load in MAIN_METRICS]
+    for one in found.factorials:
+        assert len(one.cells) == cells
+        assert all((gain.overall is not None) == (cells == 16) for gain in one.gains)
+    assert not [one.name for one in found.baselines if one.name.startswith("cvm, ipi")]
 
 
 @pytest.mark.parametrize("useless", prove.FEATURES)
@@ -828,7 +1021,42 @@ def test_one_feature_that_fails_is_a_failure(measured: Measured, tmp_path: Path,
     }
 
 
-def test_prove_knows_how_many_rounds_there_will_be(measured: Measured, lab: FakeLab) -> None:
+# One more than there are rounds, for the boot; what is done beside measuring has none.
+FULL_ROUNDS = {
+    "ipi: measuring on cvm: off, on": 7,
+    "ipi: measuring on vm: off": 4,
+    "ipi: measuring on cvm: nohlt": 4,
+    "vtimer: measuring on cvm: off, on, HW bit": 10,
+    "vtimer: measuring on vm: ordinary VM": 2,
+    # Polling is measured over each provider.
+    "cq-poll: measuring on cvm: off, on": 13,
+    "cq-poll: measuring on vm: off": 3,
+    f"cq-poll: measuring on cvm: {', '.join(SLEEPING_AND_SOFT)}": 7,
+    "wfx: measuring on cvm: off, on": 7,
+    "wfx: measuring on vm: off, on": 3,
+    # So many states would not fit into a line.
+    "wfx: measuring on cvm: 7 states": 8,
+    f"wfx: measuring on cvm: {wfx.BOOT_POLICY}": 2,
+    "blackbox: measuring on cvm: 16 states": 49,
+    "blackbox: measuring on vm: off, ipi+cq-poll+wfx": 3,
+    "blackbox: measuring on plain: off, ipi+cq-poll": 3,
+    "blackbox: the guest's power is cut while it commits, with all features on on cvm": None,
+}
+BRIEF_ROUNDS = {
+    "ipi: measuring on cvm: off, on": 7,
+    "vtimer: measuring on cvm: off, on, HW bit": 10,
+    "cq-poll: measuring on cvm: off, on": 7,
+    "wfx: measuring on cvm: off, on": 7,
+    "blackbox: measuring on cvm: off, on, ipi, vtimer, cq-poll, wfx": 19,
+    "blackbox: measuring on vm: off": 4,
+}
+
+
+@pytest.mark.usefixtures("measured")
+@pytest.mark.parametrize(("words", "expected"), [(ALL_FEATURES, FULL_ROUNDS), ((), BRIEF_ROUNDS)])
+def test_prove_knows_how_many_rounds_there_will_be(
+    lab: FakeLab, words: tuple[str, ...], expected: dict[str, int | None]
+) -> None:
     told: dict[str, int | None] = {}
 
     class Told(SilentProgress):
@@ -839,22 +1067,8 @@ def test_prove_knows_how_many_rounds_there_will_be(measured: Measured, lab: Fake
                 yield step
 
     lab.progress = Told()
-    assert status("prove", "--runs", "3") == 0
-    # One more for the boot; polling is measured over each provider.
-    assert told == {
-        "ipi: measuring on cvm: off, on": 7,
-        "ipi: measuring on vm: off": 4,
-        "ipi: measuring on cvm: nohlt": 4,
-        "vtimer: measuring on cvm: off, on, HW bit": 10,
-        "vtimer: measuring on vm: ordinary VM": 2,
-        "cq-poll: measuring on cvm: off, on": 13,
-        "cq-poll: measuring on vm: off": 3,
-        f"cq-poll: measuring on cvm: {', '.join(SLEEPING_AND_SOFT)}": 7,
-        "wfx: measuring on cvm: off, on": 7,
-        "wfx: measuring on vm: off, on": 3,
-        f"wfx: measuring on cvm: {', '.join(GUARDED_SOFT_SHARED)}": 8,
-        f"wfx: measuring on cvm: {wfx.BOOT_POLICY}": 2,
-    }
+    assert status("prove", *words, "--runs", "3") == 0
+    assert told == expected
 
 
 @dataclass

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune.bench.raw import BETTER, KINDS, RawRun, Round, Series
+from cvmtune.bench.raw import BETTER, KINDS, Fields, RawRun, Round, Series
 from cvmtune.core.errors import CvmtuneError
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -134,3 +134,33 @@ def test_refuses_a_series_that_appears_twice() -> None:
 def test_a_series_needs_finite_samples(samples: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="'notify'"):
         Series("notify", "t", "ns", "time", "lower", samples)
+
+
+# Lists of texts
+
+
+@given(st.lists(st.text()))
+def test_texts_are_read_as_they_are(texts: list[str]) -> None:
+    read = Fields(json.loads(json.dumps({"on": texts})), "cell", ("on",)).texts("on")
+    assert read == tuple(texts)
+    # to_json leaves tuples as they are.
+    assert Fields({"on": tuple(texts)}, "cell", ("on",)).texts("on") == read
+
+
+@pytest.mark.parametrize(
+    ("value", "where"),
+    [
+        (None, "cell.on"),
+        ("ipi", "cell.on"),
+        ({"ipi": 1}, "cell.on"),
+        (1, "cell.on"),
+        ([1], "cell.on[0]"),
+        (["ipi", None], "cell.on[1]"),
+        (["ipi", "wfx", True, 1], "cell.on[2]"),
+        ([["ipi"]], "cell.on[0]"),
+    ],
+)
+def test_refuses_what_is_no_list_of_texts(value: object, where: str) -> None:
+    with pytest.raises(CvmtuneError, match="expected") as caught:
+        Fields({"on": value}, "cell", ("on",)).texts("on")
+    assert caught.value.where == where

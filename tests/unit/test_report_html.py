@@ -3,6 +3,7 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,7 +12,21 @@ import pytest
 from cvmtune.commands.prove import FEATURES
 from cvmtune.report import render
 from cvmtune.report.html import page
-from cvmtune.report.schema import Baseline, BaselineMetric, Metric, Result, Results, Stats
+from cvmtune.report.schema import (
+    Baseline,
+    BaselineMetric,
+    Breakdown,
+    Cell,
+    Effect,
+    Factorial,
+    Gain,
+    Interaction,
+    Metric,
+    Part,
+    Result,
+    Results,
+    Stats,
+)
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -36,6 +51,29 @@ def results(text: str = "plain words", feature: str = "ipi") -> Results:
         ),
         baselines=(Baseline(f"vm, {text}", "vm", (beside,)),),
     )
+
+
+def factorial(text: str = "plain words") -> Results:
+    """The above with what several features gain, and with what two metrics are made of."""
+    half = Effect(2.0, (1.75, 2.5))
+    cells = (
+        Cell((), stats(8e6, 9e6), None),
+        Cell(("ipi",), stats(4e6), Effect(2.0, None)),
+        Cell((text,), stats(7e6), Effect(1.14, (1.1, 1.2))),
+        Cell(("ipi", text), stats(3e6), Effect(2.67, (2.5, 2.75))),
+    )
+    gains = (Gain("ipi", half, half, half), Gain(text, Effect(1.14, (1.1, 1.2)), None, None))
+    interactions = (Interaction("ipi", text, Effect(1.17, (0.9, 1.3))),)
+    inserts = Factorial("cvm", "insert", text, text, ("ipi", text), cells, gains, interactions)
+    singles = replace(inserts, metric="audit", cells=cells[:3], interactions=())
+    parts = (Part("queue", text, 5e6), Part("wire", "on the wire", -1e3), Part("disk", "on disk", 3e6))
+    breakdowns = tuple(
+        Breakdown("cvm", state, metric, text, "ns", parts)
+        for metric in ("insert", "audit")
+        for state in ("off", "on", text)
+    )
+    beside = results(text)
+    return Results(beside.environment, beside.results, beside.baselines, (inserts, singles), breakdowns)
 
 
 class Page(HTMLParser):
@@ -79,9 +117,65 @@ def parsed(text: str) -> Page:
     return Page(text)
 
 
-def test_is_well_formed(parsed: Page) -> None:
+@pytest.fixture(scope="module")
+def factorial_text() -> str:
+    return page(factorial())
+
+
+@pytest.fixture(scope="module")
+def factorial_parsed(factorial_text: str) -> Page:
+    return Page(factorial_text)
+
+
+@pytest.fixture(params=["", "factorial_"])
+def either(request: pytest.FixtureRequest) -> tuple[str, Page]:
+    """The page of results without and with factorials, and what is in it."""
+    return request.getfixturevalue(f"{request.param}text"), request.getfixturevalue(f"{request.param}parsed")
+
+
+def test_is_well_formed(either: tuple[str, Page]) -> None:
+    _, parsed = either
     assert parsed.open == []
     assert parsed.tags["main"] == parsed.tags["h1"] == 1
+
+
+def test_each_colour_of_a_plot_is_one_that_the_page_has(factorial_text: str) -> None:
+    for mode in re.findall(r":root \{(.*?)\}", factorial_text, re.DOTALL):
+        known = set(re.findall(r"(--[\w-]+):", mode))
+        assert {f"--part-{number}" for number in range(1, 8)} <= known
+        assert set(re.findall(r"var\((--(?:part|base)-\d)\)", factorial_text)) <= known
+
+
+def test_shows_gains_interactions_and_combinations(factorial_parsed: Page, parsed: Page) -> None:
+    words = " ".join(factorial_parsed.words.split())
+    assert words.count("What each feature gains: plain words") == 2
+    for row in (
+        "Feature Alone As the last In the mean ipi 2.00 [1.75, 2.50]2.00 [1.75, 2.50]2.00 [1.75, 2.50]",
+        "plain words 1.14 [1.10, 1.20]n/an/a",
+        "ipi, plain words1.17 [0.900, 1.30]",
+        "none8.00M8.00M8.95M9.00Mplain words",
+        "ipi4.00M4.00M4.00M4.00Mplain words2.00",
+        "ipi, plain words3.00M3.00M3.00M3.00Mplain words2.67 [2.50, 2.75]",
+        "first ipi (together 2.00), then plain words (together 2.67 [2.50, 2.75]).",
+        # Without the combination of both there is no second step, and no interaction.
+        "turn on first ipi (together 2.00).",
+    ):
+        assert row.replace(" ", "") in words.replace(" ", ""), row
+    assert parsed.tags["table"] == 4
+    # Of both metrics gains and combinations, and of one the interactions.
+    assert factorial_parsed.tags["table"] - parsed.tags["table"] == 2 + 2 + 1
+    assert words.count("Interactions: by how much") == 1
+    assert "What each feature gains:" not in parsed.words
+
+
+def test_draws_what_a_mean_is_made_of_once_a_metric(factorial_parsed: Page, parsed: Page) -> None:
+    for tag in ("svg", "figure", "figcaption"):
+        assert factorial_parsed.tags[tag] - parsed.tags[tag] == 2
+    words = factorial_parsed.words
+    assert words.count("Where the time goes") == 1
+    for label in ("cvm, off", "cvm, on", "cvm, plain words", "on the wire", "on disk"):
+        assert words.count(label) == 2
+    assert "Where the time goes" not in parsed.words
 
 
 def test_holds_every_metric_verdict_and_section(parsed: Page) -> None:
@@ -97,14 +191,16 @@ def test_draws_every_metric(parsed: Page) -> None:
     assert parsed.tags["svg"] == parsed.tags["figure"] == parsed.tags["figcaption"] == 7
 
 
-def test_is_accessible(parsed: Page) -> None:
-    assert parsed.tags["table"] == parsed.tags["caption"] == 4
+def test_is_accessible(either: tuple[str, Page]) -> None:
+    _, parsed = either
+    assert parsed.tags["table"] == parsed.tags["caption"] >= 4
     assert parsed.tags["th"] == len(parsed.values("scope")) > 0
     assert all(parsed.values("aria-label"))
     assert parsed.values("lang") == ["en"]
 
 
-def test_identifiers_differ_and_references_resolve(text: str, parsed: Page) -> None:
+def test_identifiers_differ_and_references_resolve(either: tuple[str, Page]) -> None:
+    text, parsed = either
     identifiers = parsed.values("id")
     assert len(identifiers) == len(set(identifiers))
     references = re.findall(r"url\(#([^)]*)\)", text) + [one[1:] for one in parsed.values("xlink:href")]
@@ -112,7 +208,8 @@ def test_identifiers_differ_and_references_resolve(text: str, parsed: Page) -> N
     assert set(references) <= set(identifiers)
 
 
-def test_is_self_contained(text: str, parsed: Page) -> None:
+def test_is_self_contained(either: tuple[str, Page]) -> None:
+    text, parsed = either
     assert not {"script", "link", "img", "iframe", "image"} & parsed.tags.keys()
     assert "@import" not in text
     links = [value for name in ("src", "href", "xlink:href") for value in parsed.values(name)]
@@ -120,21 +217,23 @@ def test_is_self_contained(text: str, parsed: Page) -> None:
     assert set(re.findall(r"url\((.)", text)) == {"#"}
 
 
-def test_colours_follow_light_and_dark_mode(text: str) -> None:
+def test_colours_follow_light_and_dark_mode(either: tuple[str, Page]) -> None:
+    text, _ = either
     assert "prefers-color-scheme: dark" in text
     assert "stroke: var(--off)" in text
-    assert not re.search("#00000[1-8]", text)
+    assert not re.search("#0000(0[1-8]|1[0-6])", text)
 
 
 @pytest.mark.parametrize(
     "hostile", ["<script>alert(1)</script>", "--><script>", '"><b onclick="x">', "$x_", "&lt;"]
 )
 def test_escapes_text(hostile: str) -> None:
-    text = page(results(hostile))
-    parsed = Page(text)
-    assert "<script" not in text
-    assert not parsed.tags["b"]
-    assert parsed.words.count(hostile) >= 10
+    for told in (results(hostile), factorial(hostile)):
+        text = page(told)
+        parsed = Page(text)
+        assert "<script" not in text
+        assert not parsed.tags["b"]
+        assert parsed.words.count(hostile) >= (30 if told.factorials else 10)
 
 
 @pytest.mark.parametrize("feature", FEATURES)
@@ -156,8 +255,9 @@ def test_no_results_still_give_a_page() -> None:
     assert "holds no results" in Page(page(Results({}, ()))).words
 
 
-def test_is_reproducible(text: str) -> None:
+def test_is_reproducible(text: str, factorial_text: str) -> None:
     assert page(results()) == text
+    assert page(factorial()) == factorial_text
 
 
 def test_render_writes_both(tmp_path: Path, text: str) -> None:

@@ -6,10 +6,12 @@ from typing import Literal
 
 import pytest
 
+from cvmtune.bench.blackbox import COMBINATIONS, FEATURES, SINGLES
 from cvmtune.bench.raw import RawRun, Round, Series
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.report.judge import RULES, judge
-from cvmtune.report.schema import Baseline, Metric, Result, Verdict
+from cvmtune.report.rules_blackbox import MAIN_METRICS
+from cvmtune.report.schema import Baseline, Breakdown, Metric, Part, Result, Verdict
 from cvmtune.report.stats import KEPT_SAMPLES
 
 
@@ -139,7 +141,7 @@ def test_baselines_are_one_a_machine_and_state() -> None:
     assert baselines[0].metrics[0].values.mean == 4
 
 
-def test_rule_gets_the_baselines_of_its_machine_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rule_gets_what_was_measured_on_its_machine_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, list[str]] = {}
 
     def rule(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[Verdict, str]:
@@ -154,7 +156,12 @@ def test_rule_gets_the_baselines_of_its_machine_and_no_others(monkeypatch: pytes
 
     baselines = [raw("cvm", "HW bit"), raw("vm", "ordinary VM"), raw("cvm", "other", "HW bit")]
     results = judge([raw("cvm", "off", "on"), raw("vm", "off", "on"), raw("plain", "off", "on")], baselines)
-    assert seen == {"cvm": ["cvm, HW bit", "cvm, other"], "vm": ["vm, ordinary VM"], "plain": []}
+    own = {name: [f"{name}, feature off", f"{name}, feature on"] for name in ("cvm", "vm", "plain")}
+    assert seen == {
+        "cvm": ["cvm, HW bit", "cvm, other", *own["cvm"]],
+        "vm": ["vm, ordinary VM", *own["vm"]],
+        "plain": own["plain"],
+    }
     # The file has all of them, whoever was judged by them.
     assert [one.name for one in results.baselines] == ["cvm, HW bit", "vm, ordinary VM", "cvm, other"]
 
@@ -185,3 +192,130 @@ def test_many_samples_are_thinned_after_their_figures_are_taken() -> None:
     many = time("notify", *(float(value) for value in range(KEPT_SAMPLES)))
     notify = metric(only(run([many], [many], rounds=2)), "notify")
     assert (notify.off.n, len(notify.off.samples)) == (2 * KEPT_SAMPLES, KEPT_SAMPLES)
+
+
+# What a mean is made of
+
+
+def parts(**means: float) -> list[Series]:
+    return [time(f"write/{name}", mean) for name, mean in means.items()]
+
+
+def test_parts_are_no_metrics() -> None:
+    off, on = counts(1.0, None), counts(0.0, None)
+    beside = run([time("write", 9), *parts(queue=4, wire=5)], [time("write", 3)], machine="vm")
+    found = judge(
+        [run([*off, time("write", 9), *parts(queue=4, wire=5)], [*on, time("write", 3), *parts(wire=3)])],
+        [beside],
+    )
+    (result,) = found.results
+    assert [one.name for one in result.metrics] == ["sgi_per_ipi", "write"]
+    # Nor is it told that a part was not measured both off and on.
+    assert "/" not in result.why
+    for baseline in found.baselines:
+        assert [one.name for one in baseline.metrics] == ["write"]
+
+
+def test_breakdowns_are_one_a_machine_state_and_metric() -> None:
+    whole = [time("write", 9), time("read", 5)]
+    cvm = RawRun(
+        "ipi",
+        "cvm",
+        tuple(
+            Round(state, index, (*whole, *parts(queue=queue, wire=5), time("read/all", 5)))
+            for index, added in enumerate((0.0, 2.0))
+            for state, queue in (("off", 3 + added), ("on", 1 + added), ("ipi+wfx", 2 + added))
+        ),
+        {},
+    )
+    vm = RawRun("ipi", "vm", (Round("off", 0, (time("write", 7), *parts(wire=7))),), {})
+    assert judge([cvm], [vm]).breakdowns == tuple(
+        Breakdown(machine, state, metric, metric.upper(), "ns", parts)
+        for machine, state, metric, parts in (
+            *(
+                breakdown
+                for state, queue in (("off", 4.0), ("on", 2.0), ("ipi+wfx", 3.0))
+                for breakdown in (
+                    (
+                        *("cvm", state, "write"),
+                        (Part("queue", "WRITE/QUEUE", queue), Part("wire", "WRITE/WIRE", 5.0)),
+                    ),
+                    ("cvm", state, "read", (Part("all", "READ/ALL", 5.0),)),
+                )
+            ),
+            ("vm", "off", "write", (Part("wire", "WRITE/WIRE", 7.0),)),
+        )
+    )
+
+
+def test_parts_are_those_of_the_metric_of_that_whole_name() -> None:
+    series = [time("write", 1), *parts(queue=1), time("write_2", 2), time("write_2/queue", 2)]
+    found = judge([run([*counts(1.0, None), *series], counts(0.0, None))], []).breakdowns
+    assert [(one.metric, [(part.name, part.mean) for part in one.parts]) for one in found] == [
+        ("write", [("queue", 1.0)]),
+        ("write_2", [("queue", 2.0)]),
+    ]
+
+
+def test_a_metric_without_parts_and_parts_without_a_metric_have_no_breakdown() -> None:
+    series = [time("read", 1), *parts(queue=1)]
+    assert judge([run([*counts(1.0, None), *series], counts(0.0, None))], []).breakdowns == ()
+
+
+def test_rounds_of_one_state_in_several_runs_have_one_breakdown() -> None:
+    one = run([time("write", 4), *parts(all=4)], [], rounds=3)
+    other = run([time("write", 8), *parts(all=8)], [], rounds=1)
+    (found,) = judge([one, other], []).breakdowns
+    assert found.parts == (Part("all", "WRITE/ALL", 5.0),)
+
+
+# What each of several features gains
+
+
+def in_states(feature: str, states: Sequence[str], metrics: Sequence[str], machine: str = "cvm") -> RawRun:
+    """Each feature that is on halves each metric."""
+    return RawRun(
+        feature,
+        machine,
+        tuple(
+            Round(state, index, tuple(time(name, 1600.0 / 2 ** len(COMBINATIONS[state])) for name in metrics))
+            for index in range(2)
+            for state in states
+        ),
+        {},
+    )
+
+
+def test_factorials_are_of_the_main_metrics_of_blackbox() -> None:
+    metrics = (*MAIN_METRICS, "insert_2", "insert_lost")
+    found = judge([in_states("blackbox", tuple(COMBINATIONS), metrics)], []).factorials
+    assert [(one.machine, one.metric, one.factors) for one in found] == [
+        ("cvm", metric, FEATURES) for metric in MAIN_METRICS
+    ]
+    for one in found:
+        assert len(one.cells) == len(COMBINATIONS)
+        assert len(one.interactions) == 6
+        for gain in one.gains:
+            assert gain.overall
+            assert gain.overall.ratio == pytest.approx(2.0)
+
+
+def test_factorials_of_a_short_form_have_gains_alone() -> None:
+    (found,) = judge([in_states("blackbox", ("off", "on", *SINGLES), ("tpcb",))], []).factorials
+    assert [(gain.alone.ratio, gain.last, gain.overall) for gain in found.gains] == [(2.0, None, None)] * 4
+    assert len(found.cells) == 6
+    assert found.interactions == ()
+
+
+@pytest.mark.parametrize("feature", sorted(RULES.keys() - {"blackbox"}))
+def test_no_other_feature_has_factorials(feature: str) -> None:
+    assert judge([in_states(feature, tuple(COMBINATIONS), MAIN_METRICS)], []).factorials == ()
+
+
+def test_baselines_and_off_and_on_alone_have_no_factorials() -> None:
+    vm = in_states("blackbox", tuple(COMBINATIONS), MAIN_METRICS, "vm")
+    assert judge([in_states("blackbox", ("off", "on"), MAIN_METRICS)], [vm]).factorials == ()
+
+
+def test_a_metric_that_was_never_measured_has_no_factorial() -> None:
+    assert judge([in_states("blackbox", tuple(COMBINATIONS), ("insert_2",))], []).factorials == ()

@@ -2,12 +2,24 @@
 """The tables hold every figure whole, also on a narrow terminal."""
 
 import io
+import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from cvmtune.report.schema import Baseline, BaselineMetric, Metric, Result, Results, Stats
-from cvmtune.report.table import format_figure, print_tables
+from cvmtune.report.schema import (
+    Baseline,
+    BaselineMetric,
+    Effect,
+    Factorial,
+    Gain,
+    Metric,
+    Result,
+    Results,
+    Stats,
+)
+from cvmtune.report.table import format_effect, format_figure, format_ratio, gains, print_tables
 
 
 def stats(value: float) -> Stats:
@@ -106,3 +118,57 @@ def test_counts_stand_apart_from_times_and_first() -> None:
 )
 def test_format_figure(value: float, text: str) -> None:
     assert format_figure(value) == text
+
+
+@pytest.mark.parametrize(
+    ("effect", "text"),
+    [
+        (Effect(5.1, (4.8, 5.6)), "5.10 [4.80, 5.60]"),
+        (Effect(0.614, (0.552, 0.683)), "0.614 [0.552, 0.683]"),
+        (Effect(1.0, None), "1.00"),
+        (Effect(1234.5, (0.0, 2e6)), "1,234 [0, 2.00M]"),
+    ],
+)
+def test_format_effect(effect: Effect, text: str) -> None:
+    assert format_effect(effect) == text
+    assert format_ratio(replace(NOTIFY, ratio=effect.ratio, ci95=effect.ci95)) == text
+
+
+# What each of several features gains
+
+
+GAINS = (
+    Gain("[ipi]", Effect(0.625, (0.5, 0.75)), Effect(0.875, (0.8125, 1.5)), Effect(2.25, (2.0, 2.5))),
+    Gain("cq-poll", Effect(0.5, None), None, None),
+)
+INSERTS = Factorial("cvm", "insert", "Inserts [50 a second]", "ns", ("[ipi]", "wfx"), (), GAINS, ())
+
+
+def shown(factorial: Factorial, width: int) -> str:
+    file = io.StringIO()
+    Console(file=file, width=width).print(gains(factorial))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_gains_are_a_line_for_each_feature(width: int) -> None:
+    text = shown(INSERTS, width)
+    assert "…" not in text
+    assert "What each feature gains on cvm: Inserts [50 a second]" in text
+    rows = [[cell.strip() for cell in re.split("  +", line.strip())] for line in text.splitlines()]
+    for row in (
+        ["feature", "alone", "as the last", "in the mean"],
+        ["[ipi]", "0.625 [0.500, 0.750]", "0.875 [0.812, 1.50]", "2.25 [2.00, 2.50]"],
+        ["cq-poll", "0.500", "n/a", "n/a"],
+    ):
+        assert row in rows
+
+
+def test_each_factorial_has_its_table_among_the_others() -> None:
+    file = io.StringIO()
+    factorials = tuple(replace(INSERTS, title=title) for title in ("inserts", "records"))
+    print_tables(replace(RESULTS, factorials=factorials), Console(file=file, width=100))
+    text = file.getvalue()
+    places = [text.index(part) for part in ("ipi on cvm", "on cvm: inserts", "on cvm: records", "Metrics")]
+    assert places == sorted(places)
+    assert "What each feature gains" not in printed(100)

@@ -24,7 +24,7 @@ from cvmtune.report.schema import (
 )
 
 Rule = Callable[[Sequence[Metric], Sequence[Baseline]], tuple[Verdict, str]]
-"""What makes a verdict of a feature's metrics on a machine, and of that machine's baselines."""
+"""What makes a verdict of a feature's metrics on a machine, and of all else measured there."""
 
 
 def _alone(rule: Callable[[Sequence[Metric]], tuple[Verdict, str]]) -> Rule:
@@ -113,7 +113,8 @@ def _judge_runs(feature: str, machine: str, runs: Sequence[RawRun], baselines: S
             notes += _unsettled(metrics[-1], samples)
         else:
             notes.append(f"Left out: {name}, never measured both off and on in one pair of rounds.")
-    verdict, why = RULES[feature](metrics, baselines)
+    # What was measured in other states, or found no counterpart, is compared with nothing, but may tell.
+    verdict, why = RULES[feature](metrics, [*baselines, *_baselines(runs)])
     return Result(feature, machine, tuple(metrics), verdict, " ".join([why, *notes]))
 
 

@@ -185,7 +185,8 @@ def _svg(
         draw(figure.add_subplot())
         file = io.StringIO()
         no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=for_page, facecolor="white", metadata=no_metadata)
+        ground: dict[str, Any] = {"transparent": True} if for_page else {"facecolor": "white"}
+        figure.savefig(file, format="svg", metadata=no_metadata, **ground)
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]  # a page takes neither XML declaration nor doctype
     # Identifiers must differ between the plots of one page.

@@ -39,7 +39,7 @@ sleeping one does not. They must not grow."""
 
 
 def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[Verdict, str]:
-    """The verdict and why, from the means over all rounds.
+    """The verdict and why, from the means over all rounds; `baselines` have all that was measured here.
 
     FAIL where the database or a log was damaged, or lacks what was committed or answered, in any state or
     after a power cut.
@@ -48,18 +48,14 @@ def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[V
     worth mentioning, and no more exits. Else FAIL.
     """
     by_name = {metric.name: metric for metric in metrics}
-    for metric in metrics:
-        if metric.name == "damage" or metric.name.endswith("_lost"):
-            for state, found in (("off", metric.off), ("on", metric.on)):
-                if any(found.samples):
-                    return (
-                        "FAIL",
-                        f"{metric.title}, features {state}: {max(found.samples):g}, where 0 is right.",
-                    )
-    cut = {metric.name: metric for baseline in baselines for metric in baseline.metrics}
-    for name in ("cut_lost", "cut_damage"):
-        if name in cut and any(cut[name].values.samples):
-            return "FAIL", f"{cut[name].title}: {max(cut[name].values.samples):g}, where 0 is right."
+    exact = [
+        *((one.name, f"{one.title}, features off", one.off) for one in metrics),
+        *((one.name, f"{one.title}, features on", one.on) for one in metrics),
+        *((one.name, f"{one.title}, {at.name}", one.values) for at in baselines for one in at.metrics),
+    ]
+    for name, what, found in exact:
+        if name.endswith(("_lost", "damage")) and any(found.samples):
+            return "FAIL", f"{what}: {max(found.samples, key=abs):g}, where 0 is right."
     nested = any(metric.name.endswith("_exits") for metric in metrics)
     suffixes = ("", "_lost", "_ipis", "_wakeups", *(("_exits", "_wfx_exits") if nested else ()))
     wanted = [f"{load}{suffix}" for load in MAIN_METRICS for suffix in suffixes]

@@ -40,7 +40,8 @@ def page(results: Results, pictures: Sequence[str] = ()) -> str:
     sections = [_where(results), _verdicts(results)]
     for result in results.results:
         if result.feature == "blackbox":
-            sections += [_latencies(results, result), *map(_gains, results.factorials)]
+            sections.append(_latencies(results, result))
+            sections += [_gains(one) for one in results.factorials if one.machine == result.machine]
     sections += [f"![{name.removesuffix('.svg').replace('-', ' ')}]({name})" for name in pictures]
     return "\n\n".join(sections) + "\n"
 
@@ -122,7 +123,12 @@ def _gains(found: Factorial) -> str:
 
 def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Text that breaks no table."""
+    return " ".join(text.replace("|", "/").split())
 
 
 def _pictures(results: Results) -> Iterator[tuple[str, str]]:

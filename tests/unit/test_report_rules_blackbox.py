@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verdict on all features together: what decides it, and at which value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from cvmtune.bench.power_cut import series as after_power_cut
+from cvmtune.bench.raw import RawRun, Round, Series
+from cvmtune.report import rules_blackbox
+from cvmtune.report.judge import judge
+from cvmtune.report.rules_blackbox import MAIN_METRICS
+from cvmtune.report.schema import Result
+
+EXITS = ("exits", "wfx_exits")
+
+
+def of_each(values: Mapping[str, float]) -> dict[str, float]:
+    """These values for each of the loads; the name "" is that of the latency."""
+    return {
+        f"{load}_{name}" if name else load: value for load in MAIN_METRICS for name, value in values.items()
+    }
+
+
+# A round in which all is well, off and on.
+OFF = {
+    **of_each({"": 9000.0, "lost": 0.0, "ipis": 10.0, "wakeups": 4.0, "exits": 20.0, "wfx_exits": 6.0}),
+    # Of what decides nothing.
+    **of_each({"switches": 30.0, "timer_exits": 8.0, "poller_use": 0.0, "cpu_use": 0.5}),
+    **{"damage": 0.0, "insert_2": 9000.0, "insert_2_lost": 0.0, "tpcb_4_closed_lost": 0.0},
+}
+ON = {
+    **OFF,
+    **of_each({"": 3000.0, "ipis": 4.0, "wakeups": 0.1, "exits": 18.0, "wfx_exits": 0.1}),
+    **of_each({"switches": 60.0, "timer_exits": 12.0, "poller_use": 1.0, "cpu_use": 1.9}),
+}
+FAULTS = (*(f"{load}_lost" for load in MAIN_METRICS), "insert_2_lost", "tpcb_4_closed_lost", "damage")
+NEEDED = [
+    "damage",
+    *(f"{load}{suffix}" for load in MAIN_METRICS for suffix in ("", "_lost", "_ipis", "_wakeups")),
+]
+NEEDED_IN_A_VM = [*NEEDED, *(f"{load}_{suffix}" for load in MAIN_METRICS for suffix in EXITS)]
+
+
+def series(values: Mapping[str, float]) -> tuple[Series, ...]:
+    return tuple(
+        Series(name, name.upper(), "each", "count", "lower", (value,)) for name, value in values.items()
+    )
+
+
+def judged(
+    *pairs: tuple[Mapping[str, float], Mapping[str, float]], beside: tuple[RawRun, ...] = ()
+) -> Result:
+    """The result of one pair of rounds each, off and on, in which these values are other than well."""
+    rounds = [
+        Round(state, index, series(values))
+        for index, (off, on) in enumerate(pairs)
+        for state, values in (("off", {**OFF, **off}), ("on", {**ON, **on}))
+    ]
+    (result,) = judge([RawRun("blackbox", "cvm", tuple(rounds), {})], beside).results
+    return result
+
+
+def without(names: set[str], *, off: bool = True, on: bool = True) -> Result:
+    """The result of a pair of rounds in which these were not measured."""
+    values = {
+        "off": {name: value for name, value in OFF.items() if not (off and name in names)},
+        "on": {name: value for name, value in ON.items() if not (on and name in names)},
+    }
+    rounds = tuple(Round(state, 0, series(found)) for state, found in values.items())
+    (result,) = judge([RawRun("blackbox", "plain", rounds, {})], []).results
+    return result
+
+
+GOOD: tuple[dict[str, float], dict[str, float]] = ({}, {})
+
+
+def test_all_well_is_a_pass() -> None:
+    assert judged(GOOD, GOOD, GOOD).verdict == "PASS"
+
+
+@pytest.mark.parametrize("load", MAIN_METRICS)
+@pytest.mark.parametrize(
+    ("off", "on", "verdict"),
+    [
+        # What was not there to be saved.
+        ({"ipis": 2.0}, {"ipis": 0.5}, "PASS"),
+        ({"ipis": 1.99}, {"ipis": 0.5}, "UNDECIDED"),
+        ({"ipis": 0.0}, {"ipis": 0.0}, "UNDECIDED"),
+        ({"wakeups": 2.0}, {}, "PASS"),
+        ({"wakeups": 1.99}, {}, "UNDECIDED"),
+        ({"exits": 0.0, "wfx_exits": 0.0}, {"exits": 0.0}, "PASS"),
+        # What was saved.
+        ({}, {"ipis": 7.0}, "PASS"),
+        ({}, {"ipis": 7.01}, "FAIL"),
+        ({"ipis": 100.0}, {"ipis": 70.0}, "PASS"),
+        ({"ipis": 100.0}, {"ipis": 70.1}, "FAIL"),
+        ({}, {"wakeups": 0.5}, "PASS"),
+        ({}, {"wakeups": 0.51}, "FAIL"),
+        ({"wakeups": 400.0}, {"wakeups": 0.51}, "FAIL"),
+        ({}, {"exits": 22.0}, "PASS"),
+        ({}, {"exits": 22.01}, "FAIL"),
+        ({"exits": 0.0}, {"exits": 0.01}, "FAIL"),
+        ({}, {"wfx_exits": 0.5}, "PASS"),
+        ({}, {"wfx_exits": 0.51}, "FAIL"),
+        # Not exercised: then nothing is said of what was on.
+        ({"ipis": 1.0}, {"wakeups": 4.0}, "UNDECIDED"),
+        ({"wakeups": 1.0}, {"ipis": 10.0}, "UNDECIDED"),
+        # Of what decides nothing, times among it.
+        ({}, {"": 90_000.0}, "PASS"),
+        ({"": 0.0}, {"": 0.0}, "PASS"),
+        ({}, {"switches": 1000.0, "timer_exits": 100.0, "poller_use": 2.0, "cpu_use": 4.0}, "PASS"),
+    ],
+)
+def test_verdict(load: str, off: dict[str, float], on: dict[str, float], verdict: str) -> None:
+    """Of any one of the loads, with all well with the others."""
+    of_load = [
+        {f"{load}_{name}" if name else load: value for name, value in values.items()} for values in (off, on)
+    ]
+    assert judged((of_load[0], of_load[1])).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("constant", "value", "off", "on", "verdict"),
+    [
+        ("MIN_IPIS_OFF", 10.1, {}, {}, "UNDECIDED"),
+        ("MIN_IPIS_OFF", 0.5, {"tpcb_ipis": 1.0}, {"tpcb_ipis": 0.1}, "PASS"),
+        ("MIN_WAKEUPS_OFF", 4.1, {}, {}, "UNDECIDED"),
+        ("MIN_WAKEUPS_OFF", 0.5, {"audit_wakeups": 1.0}, {}, "PASS"),
+        ("MAX_IPIS_SHARE", 0.3, {}, {}, "FAIL"),
+        ("MAX_IPIS_SHARE", 1.0, {}, {"insert_ipis": 10.0}, "PASS"),
+        ("MAX_WAKEUPS_ON", 0.05, {}, {}, "FAIL"),
+        ("MAX_WAKEUPS_ON", 1.0, {}, {"tpcb_wakeups": 0.9}, "PASS"),
+        ("MAX_WFX_ON", 0.05, {}, {}, "FAIL"),
+        ("MAX_WFX_ON", 1.0, {}, {"audit_wfx_exits": 0.9}, "PASS"),
+        ("MAX_EXITS_SHARE", 0.8, {}, {}, "FAIL"),
+        ("MAX_EXITS_SHARE", 2.0, {}, {"insert_exits": 40.0}, "PASS"),
+    ],
+)
+def test_each_constant_decides(
+    monkeypatch: pytest.MonkeyPatch,
+    constant: str,
+    value: float,
+    off: dict[str, float],
+    on: dict[str, float],
+    verdict: str,
+) -> None:
+    assert judged((off, on)).verdict != verdict
+    monkeypatch.setattr(rules_blackbox, constant, value)
+    assert judged((off, on)).verdict == verdict
+
+
+def test_counts_are_of_the_mean_over_all_rounds() -> None:
+    few, many = {"insert_ipis": 4.0}, {"insert_ipis": 10.0}
+    assert judged(({}, few), ({}, many)).verdict == "PASS"
+    assert judged(({}, few), ({}, many), ({}, many)).verdict == "FAIL"
+    assert judged(({"tpcb_wakeups": 0.0}, {}), ({"tpcb_wakeups": 4.0}, {})).verdict == "PASS"
+    assert judged(({"tpcb_wakeups": 0.0}, {}), ({"tpcb_wakeups": 3.9}, {})).verdict == "UNDECIDED"
+
+
+# Lost, or damaged
+
+
+@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("state", ["off", "on"])
+def test_a_single_loss_in_one_round_is_a_fail(name: str, state: str) -> None:
+    bad = ({name: 3.0}, {}) if state == "off" else ({}, {name: 3.0})
+    result = judged(GOOD, GOOD, bad, GOOD)
+    assert result.verdict == "FAIL"
+    assert result.why.startswith(f"{name.upper()}, features {state}: 3, where 0 is right.")
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_loss_weighs_more_than_all_that_was_not_measured_or_exercised(name: str) -> None:
+    nothing = of_each({"ipis": 0.0, "wakeups": 0.0})
+    assert judged((nothing, {name: 1.0})).verdict == "FAIL"
+    (alone,) = judge(
+        [RawRun("blackbox", "cvm", tuple(Round(one, 0, series({name: 1.0})) for one in ("off", "on")), {})],
+        [],
+    ).results
+    assert alone.verdict == "FAIL"
+
+
+def test_a_loss_in_one_of_many_rounds_is_not_thinned_away() -> None:
+    """A result keeps some of the samples, and the largest among them."""
+    rounds = [
+        Round(state, index, series({"insert_lost": float(state == "on" and index == 1234)}))
+        for index in range(2500)
+        for state in ("off", "on")
+    ]
+    (result,) = judge([RawRun("blackbox", "cvm", tuple(rounds), {})], []).results
+    assert result.verdict == "FAIL"
+    assert "INSERT_LOST, features on: 1, where 0 is right." in result.why
+
+
+@pytest.mark.parametrize("name", [f"{load}_lost" for load in MAIN_METRICS])
+def test_a_loss_with_some_of_the_features_on_is_a_fail(name: str) -> None:
+    rounds = (
+        Round("off", 0, series(OFF)),
+        Round("on", 0, series(ON)),
+        Round("ipi+wfx", 0, series({**ON, name: 3.0})),
+    )
+    (result,) = judge([RawRun("blackbox", "cvm", rounds, {})], []).results
+    assert result.verdict == "FAIL"
+
+
+def cut(promised: int, lost: int, damage: int, machine: str = "cvm") -> RawRun:
+    records = range(promised)
+    outcome = after_power_cut(frozenset(records), frozenset(records[lost:]), damage)
+    return RawRun("blackbox", machine, (Round("power cut", 0, outcome),), {})
+
+
+@pytest.mark.parametrize(
+    ("lost", "damage", "verdict", "why"),
+    [
+        (0, 0, "PASS", "Nothing committed or answered was lost, nothing damaged."),
+        (1, 0, "FAIL", "Of these, lost by it, cvm, power cut: 1, where 0 is right."),
+        (0, 2, "FAIL", "Damage found in the database after it, cvm, power cut: 2, where 0 is right."),
+        (3, 2, "FAIL", "Of these, lost by it, cvm, power cut: 3, where 0 is right."),
+    ],
+)
+def test_what_a_power_cut_took_is_a_fail(lost: int, damage: int, verdict: str, why: str) -> None:
+    result = judged(GOOD, GOOD, beside=(cut(120, lost, damage),))
+    assert result.verdict == verdict
+    assert result.why.startswith(why)
+
+
+def test_a_power_cut_weighs_more_than_what_was_not_exercised() -> None:
+    nothing = of_each({"ipis": 0.0})
+    assert judged((nothing, {}), beside=(cut(120, 0, 0),)).verdict == "UNDECIDED"
+    assert judged((nothing, {}), beside=(cut(120, 1, 0),)).verdict == "FAIL"
+
+
+def test_other_baselines_and_other_machines_decide_nothing() -> None:
+    bad = {**OFF, "insert_wfx_exits": 99.0, "tpcb_ipis": 0.0}
+    vm = RawRun("blackbox", "vm", (Round("off", 0, series(bad)),), {})
+    assert judged(GOOD, beside=(vm, cut(120, 0, 0), cut(120, 7, 7, "vm"))).verdict == "PASS"
+
+
+# Not measured
+
+
+@pytest.mark.parametrize("missing", NEEDED_IN_A_VM)
+@pytest.mark.parametrize("state", ["off", "on", "both"])
+def test_what_was_not_measured_off_and_on_is_undecided(missing: str, state: str) -> None:
+    result = without({missing}, off=state != "on", on=state != "off")
+    assert result.verdict == "UNDECIDED"
+    assert f"Not measured both off and on: {missing}." in result.why
+
+
+def test_all_that_is_missing_is_named() -> None:
+    why = without({"audit", "damage", "tpcb_wakeups"}).why
+    assert why.startswith("Not measured both off and on: tpcb_wakeups, audit, damage.")
+
+
+@pytest.mark.parametrize("name", [name for name in OFF if name not in NEEDED_IN_A_VM])
+def test_what_decides_nothing_need_not_be_measured(name: str) -> None:
+    assert without({name}).verdict == "PASS"
+
+
+def test_exits_are_not_needed_where_there_is_no_hypervisor() -> None:
+    result = without({name for name in OFF if name.endswith("_exits")})
+    assert result.verdict == "PASS"
+    assert "exits" not in result.why.partition("Left out")[0]
+    assert "completion events." in result.why
+
+
+def test_nothing_measured_is_undecided() -> None:
+    result = judged()
+    assert result.verdict == "UNDECIDED"
+    assert all(name in result.why for name in NEEDED)
+
+
+# What is said
+
+
+def test_why_states_figures_and_tolerances() -> None:
+    why = judged(({"tpcb_ipis": 11.0}, {"audit_wakeups": 0.25}), GOOD).why
+    assert "tpcb: hardware IPIs 10.50 → 4.00, completion events 4.00 → 0.10" in why
+    assert "audit: hardware IPIs 10.00 → 4.00, completion events 4.00 → 0.17" in why
+    assert "exits 20.00 → 18.00, of these for WFx 6.00 → 0.10" in why
+    assert "70% of the IPIs, 0.5 completion events, 0.5 WFx exits, 110% of the exits." in why
+    assert "Asked for was 1.67; times decide nothing." in why
+    assert why.count("mean latency off/on 3.00 [3.00, 3.00]") == len(MAIN_METRICS)
+
+
+def test_why_says_the_same_of_a_fail() -> None:
+    why = judged(({}, {"insert_ipis": 9.0})).why
+    assert "insert: hardware IPIs 10.00 → 9.00" in why
+    assert "Allowed: 70% of the IPIs" in why
+
+
+def test_why_of_one_pair_has_no_interval_and_of_no_latency_no_ratio() -> None:
+    assert "mean latency off/on 3.00." in judged(GOOD).why
+    assert "mean latency off/on unknown." in judged(({}, {"insert": 0.0})).why
+
+
+@pytest.mark.parametrize(("name", "least"), [("ipis", 2), ("wakeups", 2)])
+def test_why_names_what_was_not_exercised(name: str, least: int) -> None:
+    why = judged(({f"audit_{name}": 1.234}, {})).why
+    assert why.startswith(
+        f"AUDIT_{name.upper()}: only 1.23 with all features off (at least {least} expected)"
+    )

@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The summary says what the results say, the same each time, and its pictures stand by themselves."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from cvmtune.bench.blackbox import COMBINATIONS, FEATURES, SINGLES
+from cvmtune.bench.raw import RawRun, Round, Series
+from cvmtune.core.errors import CvmtuneError
+from cvmtune.report import summarise
+from cvmtune.report.judge import judge
+from cvmtune.report.rules_blackbox import MAIN_METRICS, REQUESTED
+from cvmtune.report.schema import Metric, Result, Results, Stats
+from cvmtune.report.summary import PAGE, files, page
+from cvmtune.report.table import format_effect
+
+ENVIRONMENT: dict[str, object] = {
+    "date": "2025-03-04 05:06 UTC",
+    "cvmtune": "1.2.3",
+    "kernel": "Linux version 6.12.1-test (someone@somewhere) (gcc 12) #1 SMP",
+    "emulator": "QEMU emulator version 7.2.0",
+    "computer": "Some Processor, 2 CPUs",
+}
+GAIN = {"ipi": 2.0, "vtimer": 1.25, "cq-poll": 1.5, "wfx": 1.2}
+MS = 1e6
+COUNTS = {"ipis": 10.0, "wakeups": 4.0, "exits": 20.0, "wfx_exits": 6.0}
+
+
+def series(on: frozenset[str], index: int, title: str, scale: float = 1.0) -> tuple[Series, ...]:
+    """A round in which each feature has its gain in all latencies; the second round is a fifth slower."""
+    found = []
+    for load, ms in zip(MAIN_METRICS, (8.0, 20.0, 6.0), strict=True):
+        mean = scale * ms * MS * (1.0, 1.2)[index]
+        for feature in on:
+            mean /= GAIN[feature]
+        found.append(Series(load, f"{title}: {load}", "ns", "time", "lower", (0.5 * mean, 1.5 * mean)))
+        for part, share in (("client", 0.75), ("rpc", 0.5), ("rtt", -0.25)):
+            found.append(Series(f"{load}/{part}", f"{title}: {part}", "ns", "time", "lower", (share * mean,)))
+        all_on = on == set(FEATURES)
+        for name, count in COUNTS.items():
+            each = 0.25 if all_on else count
+            found.append(
+                Series(f"{load}_{name}", f"{title}: {name} of {load}", "per tx", "count", "lower", (each,))
+            )
+        found.append(Series(f"{load}_lost", f"{title}: lost of {load}", "tx", "count", "lower", (0.0,)))
+    return (*found, Series("damage", title, "findings", "count", "lower", (0.0,)))
+
+
+def results(
+    states: Sequence[str] = tuple(COMBINATIONS),
+    *,
+    title: str = "Database",
+    environment: Mapping[str, object] = ENVIRONMENT,
+) -> Results:
+    judged = tuple(
+        Round(state, index, series(COMBINATIONS[state], index, title)) for index in (0, 1) for state in states
+    )
+    vm = Round("off", 0, series(frozenset(), 0, title, 0.5))
+    return judge(
+        [RawRun("blackbox", "cvm", judged, environment)], [RawRun("blackbox", "vm", (vm,), environment)]
+    )
+
+
+@pytest.fixture(scope="module")
+def whole() -> Results:
+    return results()
+
+
+@pytest.fixture(scope="module")
+def written(whole: Results) -> Mapping[str, str]:
+    return files(whole)
+
+
+@pytest.fixture(scope="module")
+def text(written: Mapping[str, str]) -> str:
+    return written[PAGE]
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """The cells of each table, by line, as a reader of Markdown splits them; all lines of one are alike."""
+    found = []
+    for block in text.split("\n\n"):
+        lines = block.splitlines()
+        if len(lines) > 1 and re.fullmatch(r"\|( --- \|)+", lines[1]):
+            assert all(line.startswith("|") and line.endswith("|") for line in lines)
+            found.append([[cell.strip() for cell in line[1:-1].split("|")] for line in lines])
+    for table in found:
+        assert {len(line) for line in table} == {len(table[0])}
+    return found
+
+
+def rows(text: str, first: str) -> list[list[str]]:
+    """The rows of the tables whose heading begins with that."""
+    return [row for table in tables(text) if table[0][0] == first for row in table[2:]]
+
+
+# What the page says
+
+
+def test_the_same_results_give_the_same_text(whole: Results, written: Mapping[str, str]) -> None:
+    again = results()
+    assert again == whole
+    assert files(again) == written
+    read = Results.from_json(json.loads(json.dumps(whole.to_json())))
+    assert files(read)[PAGE] == written[PAGE]
+
+
+def test_says_when_on_what_and_that_times_are_emulated(text: str) -> None:
+    assert text.startswith(
+        "Measured 2025-03-04 05:06 UTC with cvmtune 1.2.3 on Linux version 6.12.1-test, "
+        "in QEMU emulator version 7.2.0 on Some Processor, 2 CPUs. Times are emulated"
+    )
+
+
+def test_of_runs_that_differ_the_first_is_named() -> None:
+    each = {"run 1, ipi on cvm": "2025-03-04", "run 2, ipi on vm": "2025-03-05"}
+    assert page(Results({**ENVIRONMENT, "date": each}, ())).startswith("Measured 2025-03-04 with")
+
+
+def test_an_environment_that_says_nothing_still_gives_a_page() -> None:
+    assert page(Results({}, ())).startswith("Measured unknown with cvmtune unknown on unknown")
+
+
+def test_verdicts_are_there_with_what_was_saved(text: str) -> None:
+    assert rows(text, "feature")[0] == ["blackbox", "cvm", "PASS", "Database: ipis of tpcb: 10.0 → 0.250"]
+
+
+@pytest.mark.parametrize(
+    ("feature", "name"),
+    [
+        ("ipi", "sgi_per_ipi"),
+        ("vtimer", "timer_exits_per_section"),
+        ("cq-poll", "wakeups_per_write"),
+        ("wfx", "wfx_per_futex_rtt"),
+        ("warp", None),
+    ],
+)
+def test_each_feature_has_one_figure(feature: str, name: str | None) -> None:
+    metrics = (count("other", 7.0, 5.0), *([count(name, 4.0, 0.5)] if name else []))
+    text = page(Results(ENVIRONMENT, (Result(feature, "plain", metrics, "UNDECIDED", ""),)))
+    what = f"Title of {name}: 4.00 → 0.500" if name else ""
+    assert rows(text, "feature") == [[feature, "plain", "UNDECIDED", what]]
+
+
+def count(name: str, off: float, on: float) -> Metric:
+    return Metric(name, f"Title of {name}", "each", "count", "lower", one(off), one(on), None, None)
+
+
+def one(value: float) -> Stats:
+    return Stats(1, value, value, value, (value,))
+
+
+def test_latencies_are_in_ms_with_what_all_features_gain(text: str) -> None:
+    """Half, and one and a half times, of 20 and of 24 ms: sorted 10, 12, 30, 36."""
+    found = {row[0]: row[1:] for row in rows(text, "latency in ms: mean; p50, p95, p99")}
+    assert list(found) == [f"Database: {load}" for load in MAIN_METRICS]
+    off, on, gain, beside = found["Database: tpcb"]
+    assert off == "22.0; 21.0, 35.1, 35.8"
+    product = 2.0 * 1.25 * 1.5 * 1.2
+    # With intervals of no width, as each round has the same gains.
+    assert gain == "4.50 [4.50, 4.50]"
+    assert [float(figure) for figure in re.findall(r"[\d.]+", on)] == pytest.approx(
+        [value / product for value in (22.0, 21.0, 35.1, 35.82)], abs=0.01
+    )
+    # Of an ordinary VM that is twice as fast, in the first round alone.
+    assert beside == f"{10 / (22.0 / product):.2f}"
+
+
+def test_without_an_ordinary_vm_nothing_is_said_of_it(whole: Results) -> None:
+    found = rows(page(replace(whole, baselines=())), "latency in ms: mean; p50, p95, p99")
+    assert [row[-1] for row in found] == ["n/a"] * 3
+
+
+def test_gains_are_those_of_the_results(whole: Results, text: str) -> None:
+    found = [table[2:] for table in tables(text) if table[0][1] == "alone"]
+    assert len(found) == len(whole.factorials) == 3
+    for table, factorial in zip(found, whole.factorials, strict=True):
+        assert f"{factorial.title}:\n\n| feature | alone |" in text
+        assert table == [
+            [
+                gain.factor,
+                *(format_effect(effect) for effect in (gain.alone, gain.last, gain.overall) if effect),
+            ]
+            for gain in factorial.gains
+        ]
+        for pair in factorial.interactions:
+            assert f"{pair.first} with {pair.second} {format_effect(pair.effect)}" in text
+    assert found[0][0] == ["ipi", *["2.00 [2.00, 2.00]"] * 3]
+    # The largest gain first; each comes with what all so far have.
+    assert (
+        "gain together: ipi (2.00 [2.00, 2.00]), then cq-poll (3.00 [3.00, 3.00]), "
+        "then vtimer (3.75 [3.75, 3.75]), then wfx (4.50 [4.50, 4.50])." in text
+    )
+
+
+def test_a_short_form_says_what_it_has() -> None:
+    text = page(results(("off", "on", *SINGLES)))
+    found = [table[2:] for table in tables(text) if table[0][1] == "alone"]
+    assert found[0][1] == ["vtimer", "1.25 [1.25, 1.25]", "n/a", "n/a"]
+    assert "Interactions" not in text
+    assert text.count("gain together: ipi (2.00 [2.00, 2.00]).") == 3
+
+
+def latency(name: str, ratio: float | None) -> Metric:
+    return Metric(name, name, "ns", "time", "lower", one(2 * MS), one(MS), ratio, None)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "said"),
+    [
+        ((1.67, 1.9, 4.0), "Met by: insert, tpcb, audit.\n"),
+        ((1.67, 1.6699, 4.0), "Met by: insert, audit. Missed by: tpcb.\n"),
+        ((1.66, 1.0, None), "Met by: none. Missed by: insert, tpcb, audit.\n"),
+        ((0.5, 2.0, None), "Met by: tpcb. Missed by: insert, audit.\n"),
+    ],
+)
+def test_bars_are_met_by_the_ratios(ratios: tuple[float | None, ...], said: str) -> None:
+    metrics = tuple(latency(name, ratio) for name, ratio in zip(MAIN_METRICS, ratios, strict=True))
+    # Nobody asked for anything of these.
+    metrics = (*metrics, latency("insert_2", 1.0), latency("insert_1_closed", 9.0))
+    text = page(Results(ENVIRONMENT, (Result("blackbox", "cvm", metrics, "PASS", ""),)))
+    assert f"Asked for: a ratio of {REQUESTED:g} at a rate. {said}" in text
+
+
+def test_results_without_blackbox_give_a_page_of_verdicts() -> None:
+    result = Result(
+        "ipi", "cvm", (count("sgi_per_ipi", 1.0, 0.0), latency("notify", 5.0)), "FAIL", "It says so."
+    )
+    found = files(Results(ENVIRONMENT, (result,)))
+    assert list(found) == [PAGE]
+    text = found[PAGE]
+    assert "2025-03-04" in text
+    assert tables(text) == [
+        [
+            ["feature", "machine", "verdict", "off → on"],
+            ["---"] * 4,
+            ["ipi", "cvm", "FAIL", "Title of sgi_per_ipi: 1.00 → 0"],
+        ]
+    ]
+    assert "Asked for" not in text
+    assert "![" not in text
+
+
+def test_no_results_give_a_page() -> None:
+    assert list(files(Results({}, ()))) == [PAGE]
+
+
+def test_other_features_are_beside_blackbox(whole: Results, text: str) -> None:
+    other = Result("ipi", "cvm", (count("sgi_per_ipi", 1.0, 0.0), latency("notify", 5.0)), "PASS", "")
+    both = page(replace(whole, results=(other, *whole.results)))
+    assert [row[0] for row in rows(both, "feature")][:2] == ["ipi", "blackbox"]
+    # Its times are not among those of the database.
+    assert "notify" not in both
+    assert tables(both)[1:] == tables(text)[1:]
+
+
+@pytest.mark.parametrize("hostile", ["a|b", "|", "||| --- |", "\\|"])
+def test_a_title_cannot_break_a_table(text: str, hostile: str) -> None:
+    other = page(results(title=hostile))
+    assert [[len(line) for line in table] for table in tables(other)] == [
+        [len(line) for line in table] for table in tables(text)
+    ]
+    metric = replace(count("sgi_per_ipi", 1.0, 0.0), title=hostile)
+    verdicts = page(Results({}, (Result(f"ipi{hostile}", hostile, (metric,), "PASS", ""),)))
+    assert len(rows(verdicts, "feature")[0]) == 4
+
+
+# Its pictures
+
+
+def test_pictures_are_those_of_the_main_metrics(written: Mapping[str, str]) -> None:
+    assert set(written) == {
+        PAGE,
+        *(f"{what}-{load}.svg" for what in ("where-the-time-goes", "latency") for load in MAIN_METRICS),
+    }
+
+
+def test_the_page_shows_each_picture_and_no_other(written: Mapping[str, str], text: str) -> None:
+    shown = re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", text)
+    assert [name for _, name in shown] == [name for name in written if name != PAGE]
+    # Who cannot see one reads what it shows.
+    assert ("where the time goes audit", "where-the-time-goes-audit.svg") in shown
+
+
+def test_pictures_are_whole_and_stand_by_themselves(written: Mapping[str, str]) -> None:
+    for name, picture in written.items():
+        if name == PAGE:
+            continue
+        root = ElementTree.fromstring(picture)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert "var(" not in picture
+        assert not re.search("#0000(0[1-8]|1[0-6])", picture)
+        identifiers = [element.get("id") for element in root.iter() if element.get("id")]
+        assert len(identifiers) == len(set(identifiers))
+        references = re.findall(r"url\(#([^)]*)\)", picture) + re.findall('href="#([^"]*)"', picture)
+        assert set(references) <= set(identifiers)
+        # Nothing is loaded from elsewhere.
+        assert not re.search(r'href="[^#]|@import|<image', picture)
+
+
+def words(picture: str) -> list[str]:
+    root = ElementTree.fromstring(picture)
+    return [(text.text or "").strip() for text in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_bars_are_of_off_and_on_the_judged_machine_first(written: Mapping[str, str]) -> None:
+    found = words(written["where-the-time-goes-tpcb.svg"])
+    assert [one for one in found if re.match(r"(cvm|vm|plain), ", one)] == ["cvm, off", "cvm, on", "vm, off"]
+    for part in ("client", "rpc", "rtt"):
+        assert f"Database: {part}" in found
+
+
+def test_off_is_before_on_whatever_came_first() -> None:
+    found = words(files(results(tuple(reversed(tuple(COMBINATIONS)))))["where-the-time-goes-audit.svg"])
+    assert [one for one in found if re.match(r"c?vm, ", one)] == ["cvm, off", "cvm, on", "vm, off"]
+
+
+def test_latencies_are_drawn_with_those_of_other_machines(written: Mapping[str, str]) -> None:
+    assert {"off", "on", "vm, feature off"} <= set(words(written["latency-insert.svg"]))
+
+
+def test_pictures_are_well_formed_whatever_a_title_says() -> None:
+    hostile = "<script>&amp;]]>--\"'"
+    found = files(results(("off", "on"), title=hostile))
+    assert len(found) == 7
+    for name, picture in found.items():
+        if name != PAGE:
+            assert "<script" not in picture
+            ElementTree.fromstring(picture)
+    assert f"{hostile}: rpc" in words(found["where-the-time-goes-audit.svg"])
+
+
+# On disk
+
+
+def test_summarise_writes_all_of_it(tmp_path: Path, whole: Results, written: Mapping[str, str]) -> None:
+    place = tmp_path / "new" / "summary"
+    assert sorted(path.name for path in summarise(whole, place)) == sorted(written)
+    assert {path.name: path.read_text(encoding="utf-8") for path in place.iterdir()} == written
+
+
+def test_summarise_replaces_what_is_older_and_leaves_the_rest(tmp_path: Path) -> None:
+    (tmp_path / PAGE).write_text("older")
+    (tmp_path / "notes").write_text("mine")
+    assert summarise(Results(ENVIRONMENT, ()), tmp_path) == [tmp_path / PAGE]
+    assert (tmp_path / PAGE).read_text(encoding="utf-8").startswith("Measured 2025-03-04")
+    assert (tmp_path / "notes").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", PAGE]
+
+
+def test_summarise_into_what_is_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    for place in (tmp_path / "taken", tmp_path / "taken" / "below"):
+        with pytest.raises(CvmtuneError, match="cannot make the directory") as caught:
+            summarise(Results({}, ()), place)
+        assert caught.value.where == str(place)
+    assert (tmp_path / "taken").read_text() == "a file"
