@@ -386,6 +386,21 @@ def test_server_ends_whatever_fails(guest: Guest, error: BaseException) -> None:
     assert [one.split()[-1] for one in guest.commands if one.startswith("pg_ctl")] == ["start", "stop"]
 
 
+def test_server_ends_when_starting_it_is_interrupted(guest: Guest) -> None:
+    run = guest.run
+
+    def interrupted(argv: Sequence[str], *, timeout: float = 60.0, input: str | None = None) -> Completed:
+        done = run(argv, timeout=timeout, input=input)
+        if argv[-1] == "start":
+            raise KeyboardInterrupt
+        return done
+
+    guest.run = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt), postgres.running(guest, CLUSTER):
+        raise AssertionError("started in spite of it")
+    assert guest.postgres.running == ""
+
+
 def test_server_ends_in_order(guest: Guest) -> None:
     with postgres.running(guest, CLUSTER) as database:
         assert (database.cluster, database.guest) == (CLUSTER, guest)
@@ -410,7 +425,6 @@ def test_error_of_a_server_that_does_not_start_carries_its_log(guest: Guest, log
     assert "the server does not start: " in caught.value.what
     assert why in caught.value.what
     assert caught.value.where == CLUSTER
-    assert not any(one.endswith(" stop") for one in guest.commands)
 
 
 # A new cluster

@@ -37,7 +37,7 @@ FOLDER = f"/sys/kernel/debug/kvm/{PID}-13"
 MODE = f"{FOLDER}/vtimer_mode"
 RUN = "/sys/kernel/debug/cvmtune_timer/run"
 READING = (
-    f"set -e; cd {FOLDER}; cat wfx_trap_stats; echo; cat /proc/interrupts; echo; "
+    f"set -e; cd {FOLDER.removesuffix('13')}*; cat wfx_trap_stats; echo; cat /proc/interrupts; echo; "
     "if [ -e vtimer_stats ]; then cat vtimer_stats; fi"
 )
 ENDING = "kill 77 && while kill -0 77 2>/dev/null; do sleep 0.05; done"

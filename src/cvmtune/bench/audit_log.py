@@ -56,12 +56,19 @@ def log(guest: System, tools: str, path: str, load: Load, *, timeout: float = 30
 def intact(guest: System, tools: str, path: str) -> int:
     """The number of records in the log; none, if one of them is damaged, or left out."""
     done = guest.run([f"{tools}/auditlog", "check", path], timeout=60)
-    return int(done.stdout) if not done.status else 0
+    if done.status:
+        return 0
+    ((number,),) = _numbers(done.stdout, 1) or [[0.0]]
+    return int(number)
 
 
 def parse(text: str) -> tuple[Record, ...]:
     """Read what auditlog prints, a line a record."""
-    rows = [[float(word) for word in line.split()] for line in text.splitlines()]
-    if any(len(row) != 4 for row in rows):
-        raise CvmtuneError("a line has not four times", "auditlog's output")
-    return tuple(Record(*row) for row in rows)
+    return tuple(Record(*row) for row in _numbers(text, 4))
+
+
+def _numbers(text: str, columns: int) -> list[list[float]]:
+    rows = [line.split() for line in text.splitlines()]
+    if any(len(row) != columns or not all(map(str.isdecimal, row)) for row in rows):
+        raise CvmtuneError(f"expected lines of {columns} whole numbers, found {text[:200]!r}", "auditlog")
+    return [[float(word) for word in row] for row in rows]

@@ -102,13 +102,13 @@ class Database:
         return Statistics(*map(float, self.query(_STATISTICS, "template1")[-1]))
 
     def damage(self) -> int:
-        """The number of things that pg_amcheck finds wrong, and of balances that do not agree."""
+        """The number of lines that pg_amcheck has to complain of, and of balances that do not agree."""
         argv = [f"{BINARIES}/pg_amcheck", "--all", "--heapallindexed", "--no-strict-names"]
         found = self.guest.run(as_user(argv), timeout=_CONNECTIONS_S)
         # 2: it found something, and says it on lines of its own (pg_amcheck's manual).
         if found.status not in (0, 2):
             found.check()
-        complaints = len(found.stdout.splitlines()) if found.status else 0
+        complaints = max(1, len(found.stdout.splitlines())) if found.status else 0
         return complaints + len(set(self.query(_BALANCES)[-1])) - 1
 
 
@@ -177,15 +177,20 @@ def running(guest: System, cluster: str) -> Iterator[Database]:
     """Have the server run on a cluster for the `with` block; it may have ended without order before."""
     guest.run(["install", "-d", "-o", USER, "-g", USER, _SOCKETS]).check()
     control = [f"{BINARIES}/pg_ctl", "--pgdata", cluster, "--wait"]
+    stop = [*control, "--mode=fast", "stop"]
     try:
         _run(guest, [*control, "--log", _LOG, "start"])
-    except CvmtuneError as error:
+    except BaseException as error:
+        # It may be there all the same: a Ctrl-C came first, or it takes long. If not, this does nothing.
+        guest.run(as_user(stop), timeout=_CONNECTIONS_S)
+        if not isinstance(error, CvmtuneError):
+            raise
         said = guest.run(["cat", _LOG]).stdout
         raise CvmtuneError(f"the server does not start: {said or error}", cluster) from error
     try:
         yield Database(guest, cluster)
     finally:
-        _run(guest, [*control, "--mode=fast", "stop"])
+        _run(guest, stop)
 
 
 def damaged_blocks(guest: System, cluster: str) -> int:

@@ -21,7 +21,8 @@ from cvmtune.core.system import System
 
 _DISK = "/run/disk/store"
 _CONSOLE = "/dev/ttyAMA0"
-_SAID = re.compile(r"^committed (\d+)\r?$", re.MULTILINE)
+# With its end: a line that the power cut broke off tells of another number.
+_SAID = re.compile(r"^committed (\d+)\r?\n", re.MULTILINE)
 
 
 @contextmanager
