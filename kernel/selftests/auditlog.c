@@ -2,14 +2,14 @@
 /*
  * auditlog - several producers, one writer, each record durable before the answer
  *
- *	auditlog write FILE PRODUCERS RECORDS RATE CPU_WRITER CPU_PRODUCERS
+ *	auditlog write FILE PRODUCERS RECORDS RATE CPU_WRITER CPU_PRODUCERS SEED
  *	auditlog check FILE
  *
  * write: each of PRODUCERS threads has RECORDS records to log. It hands one to
  * the writer's thread and sleeps until that has answered; the writer appends
  * the record, 4 KiB, to FILE (new) by one O_DSYNC write, and answers. Together
- * they have RATE records a second, at random (a Poisson process, the same in
- * every run); with 0 each has its next record as soon as it has the answer.
+ * they have RATE records a second, at random (a Poisson process, the same with
+ * the same SEED); with 0 each has its next record as soon as it has the answer.
  * Each record is a line on standard output, in the order of the file, with
  * four times in nanoseconds of CLOCK_MONOTONIC that follow upon each other:
  *
@@ -44,6 +44,7 @@
 #define MAX_PRODUCERS	64
 #define MAX_RECORDS	1000000
 #define MAX_RATE	1000000
+#define MAX_SEED	1000000
 #define NS_PER_S	1000000000ULL
 
 struct record {
@@ -77,7 +78,7 @@ struct log {
 	pthread_cond_t work;
 	uint32_t queue[MAX_PRODUCERS];	/* who waits for the writer, a ring */
 	uint32_t head, queued;
-	unsigned int producers, records, rate;
+	unsigned int producers, records, rate, seed;
 	int writer_cpu, producer_cpu;
 	uint64_t start;
 	struct producer producer[MAX_PRODUCERS];
@@ -100,7 +101,7 @@ static noreturn void wrong_usage(const char *problem)
 {
 	fprintf(stderr,
 		"auditlog: %s\n"
-		"usage: auditlog write FILE PRODUCERS RECORDS RATE CPU_WRITER CPU_PRODUCERS\n"
+		"usage: auditlog write FILE PRODUCERS RECORDS RATE CPU_WRITER CPU_PRODUCERS SEED\n"
 		"       auditlog check FILE\n"
 		"  PRODUCERS  1 to %d; RECORDS  1 to %d; RATE  0 to %d\n",
 		problem, MAX_PRODUCERS, MAX_RECORDS, MAX_RATE);
@@ -287,7 +288,7 @@ static void run(struct log *log, const char *path)
 
 		one->log = log;
 		one->id = i;
-		one->random = i;
+		one->random = (uint64_t)log->seed << 32 | i;
 		one->times = allocate(log->records, sizeof(*one->times));
 		pthread_cond_init(&one->answer, NULL);
 		err = pthread_create(&one->thread, NULL, produce, one);
@@ -354,12 +355,13 @@ int main(int argc, char **argv)
 
 	if (argc == 3 && !strcmp(argv[1], "check")) {
 		check(argv[2]);
-	} else if (argc == 8 && !strcmp(argv[1], "write")) {
+	} else if (argc == 9 && !strcmp(argv[1], "write")) {
 		log.producers = number(argv[3], 1, MAX_PRODUCERS, "bad PRODUCERS");
 		log.records = number(argv[4], 1, MAX_RECORDS, "bad RECORDS");
 		log.rate = number(argv[5], 0, MAX_RATE, "bad RATE");
 		log.writer_cpu = (int)number(argv[6], 0, CPU_SETSIZE - 1, "bad CPU_WRITER");
 		log.producer_cpu = (int)number(argv[7], 0, CPU_SETSIZE - 1, "bad CPU_PRODUCERS");
+		log.seed = number(argv[8], 0, MAX_SEED, "bad SEED");
 		run(&log, argv[2]);
 	} else {
 		wrong_usage("write or check, with its words");

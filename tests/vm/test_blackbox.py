@@ -50,7 +50,7 @@ def raw(lab: Lab) -> RawRun:
 @pytest.mark.parametrize("load", LOADS)
 def test_all_that_was_promised_is_there(raw: RawRun, load: str, state: str) -> None:
     assert value(raw, state, f"{load}_lost") == 0
-    assert value(raw, state, "damage") == 0
+    assert value(raw, blackbox.AFTER, "all_lost") == value(raw, blackbox.AFTER, "damage") == 0
 
 
 @pytest.mark.parametrize("load", LOADS)

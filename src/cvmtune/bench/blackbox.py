@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, combinations
 from statistics import median
 
 from cvmtune.bench import audit_log, nfs_rdma, postgres, vtimer
 from cvmtune.bench.cq_poll import FEATURE as CQ_POLL_MODULE
 from cvmtune.bench.cq_poll import IDLE_US
-from cvmtune.bench.guest import Counters, Host, applied, loaded_module
+from cvmtune.bench.guest import Counters, Host, applied, loaded_module, written
 from cvmtune.bench.nfs_rdma import Mount
 from cvmtune.bench.path_length import hypercalls
 from cvmtune.bench.postgres import Database
@@ -42,7 +42,10 @@ _WAKEUP = "rdma_core/cq_schedule"
 _WRITE = "WRITE"
 _NS_PER_MS = 1e6
 # The counts beside a latency: of the loads by which combinations are compared, and of the others.
-_COUNTS = ("ipis", "wakeups", "switches", "exits", "timer_exits", "wfx_exits", "poller_use", "cpu_use")
+_COUNTS = (
+    *("ipis", "wakeups", "switches", "exits", "timer_exits", "redundant_exits", "wfx_exits"),
+    *("poller_use", "cpu_use"),
+)
 _FEW = ("ipis", "exits")
 
 
@@ -58,6 +61,8 @@ COMBINATIONS: Mapping[str, frozenset[str]] = {
     for features in chain.from_iterable(combinations(FEATURES, n) for n in range(len(FEATURES) + 1))
 }
 """The states, each with the features that are on in it."""
+AFTER = "after all rounds"
+"""A state of the database, not of the features."""
 SINGLES = tuple(name for name, features in COMBINATIONS.items() if len(features) == 1)
 
 
@@ -68,6 +73,7 @@ class Scale:
     Rates (a second) must be such that every machine sustains them in every state: then all do the same work,
     and are idle in between, as a system is whose users wait for it. `rates` are those of one client, by the
     script. The audit log's writer is on `server_cpu`, beside the poller; its producers are on the other.
+    Each round has its own random numbers, the same in all its states.
     """
 
     rates: tuple[tuple[str, int], ...] = (("insert", 25), ("tpcb", 12))
@@ -147,18 +153,27 @@ def collect(
     collected: list[Round] = []
     with _prepared(guest, host, tools, scale) as bench:
         with bench.database() as database:
-            database.warm()
+            database.warm(load.load for load in main_loads(scale))
             for index, state in in_turns(states, rounds):
                 advance(f"{machine}, {state}, round {index + 1} of {rounds}")
                 with switched(guest, host, COMBINATIONS[state], poll_cpu=scale.server_cpu):
                     all_loads = more and state in ("off", "on")
-                    collected.append(Round(state, index, tuple(bench.round(database, all_loads))))
+                    collected.append(Round(state, index, tuple(bench.round(database, index, all_loads))))
+            promised = {script: database.known_rows(script) for script in _SCRIPTS}
+            database.crash()
+            lost = sum(rows - database.rows(script) for script, rows in promised.items())
             wrong = database.damage()
         wrong += postgres.damaged_blocks(guest, bench.cluster)
-    title = "Damage found in the database after all rounds: blocks, indexes and tables, balances"
-    damage = Series("damage", title, "findings", "count", "lower", (float(wrong),))
-    checked = tuple(Round(one.state, one.index, (*one.series, damage)) for one in collected)
-    return RawRun("blackbox", machine, checked, {**environment, "exit_and_entry_ns": bench.exit_ns})
+    collected.append(Round(AFTER, 0, tuple(_outcome(lost, wrong))))
+    return RawRun("blackbox", machine, tuple(collected), {**environment, "exit_and_entry_ns": bench.exit_ns})
+
+
+def _outcome(lost: int, wrong: int) -> Iterator[Series]:
+    """What was left of the database, of which the log alone had all that was committed."""
+    title = "Transactions lost of all that were committed, when the server was killed after all rounds"
+    yield Series("all_lost", title, "transactions", "count", "lower", (float(lost),))
+    title = "Damage found in the database then: blocks, indexes and tables, balances"
+    yield Series("damage", title, "findings", "count", "lower", (float(wrong),))
 
 
 @contextmanager
@@ -182,7 +197,7 @@ def switched(guest: System, host: Host | None, features: frozenset[str], *, poll
         stack.enter_context(applied(SoftIpi(), guest, everyone if "ipi" in features else "0"))
         if "cq-poll" in features:
             # As where completions keep coming: it never sleeps.
-            guest.write_text(IDLE_US, "0\n")
+            stack.enter_context(written(guest, IDLE_US, "0\n"))
             stack.enter_context(applied(CqPoll(), guest, str(poll_cpu)))
         yield
 
@@ -207,7 +222,7 @@ def _prepared(guest: System, host: Host | None, tools: str, scale: Scale) -> Ite
 def unpack(guest: System, tools: str, directory: str) -> None:
     """Put the cluster that every run starts from into a directory, durably."""
     script = f"/bin/busybox zcat {tools}/{ARCHIVE} | /bin/busybox tar -x -C {directory} && sync"
-    guest.run(["sh", "-c", script], timeout=120).check()
+    guest.run(["bash", "-o", "pipefail", "-c", script], timeout=120).check()
 
 
 @dataclass(frozen=True)
@@ -219,6 +234,7 @@ class _Reading:
     wfx_exits: float
     rpc: OpStatistics
     wakeups: int
+    redundant_exits: float | None
 
 
 @dataclass(frozen=True)
@@ -246,6 +262,9 @@ class _Growth:
                 "of these, for the timer",
                 self.after.timer_exits - self.before.timer_exits,
             )
+            if self.before.redundant_exits is not None and self.after.redundant_exits is not None:
+                redundant = self.after.redundant_exits - self.before.redundant_exits
+                found["redundant_exits"] = ("of these, for a timer that had been told of already", redundant)
             found["wfx_exits"] = ("of these, for WFI and WFE", self.after.wfx_exits - self.before.wfx_exits)
         return found
 
@@ -272,6 +291,10 @@ class _Bench:
     exit_ns: float
 
     @property
+    def nested(self) -> bool:
+        return self.host is not None
+
+    @property
     def cluster(self) -> str:
         return f"{self.mount.path}/{CLUSTER}"
 
@@ -280,20 +303,23 @@ class _Bench:
         with postgres.running(self.guest, self.cluster) as database:
             yield database
 
-    def round(self, database: Database, all_loads: bool) -> Iterator[Series]:
-        yield from self._log("audit", self.scale.audit_rate)
+    def round(self, database: Database, index: int, all_loads: bool) -> Iterator[Series]:
+        yield from self._log("audit", self.scale.audit_rate, index)
         for load in main_loads(self.scale):
-            yield from self._transact(database, load)
+            yield from self._transact(database, load, index)
         if all_loads:
-            yield from self._log("audit_closed", 0, _FEW)
+            yield from self._log("audit_closed", 0, index, _FEW)
             for load in more_loads(self.scale):
-                yield from self._transact(database, load, _FEW)
+                yield from self._transact(database, load, index, _FEW)
 
     def _read(self) -> _Reading:
         timer_exits = wfx_exits = 0.0
+        redundant_exits = None
         if self.host:
             counted = self.host.statistics()
             timer_exits = sum(counted.timer_exits(vcpu) for vcpu in counted.vcpus)
+            if counted.timers is not None:
+                redundant_exits = float(sum(row["redundant_exits"] for row in counted.timers.values()))
             wfx_exits = sum(row["wfi_exits"] + row["wfe_exits"] for row in counted.vcpus.values())
         return _Reading(
             Counters.read(self.guest, self.host),
@@ -301,6 +327,7 @@ class _Bench:
             wfx_exits,
             self.mount.statistics()[_WRITE],
             self.events.read()[_WAKEUP],
+            redundant_exits,
         )
 
     @contextmanager
@@ -310,14 +337,29 @@ class _Bench:
         yield
         readings.append(self._read())
 
-    def _transact(self, database: Database, load: Load, counts: Sequence[str] = _COUNTS) -> Iterator[Series]:
+    def _transact(
+        self, database: Database, load: Load, index: int, counts: Sequence[str] = _COUNTS
+    ) -> Iterator[Series]:
+        wanted = replace(load.load, seed=index)
         readings: list[_Reading] = []
-        done = postgres.transact(database, load.load, self._watched(readings))
+        done = postgres.transact(database, wanted, self._watched(readings))
         grown = _Growth(*readings)
+        # What it takes to start and to connect is not the transactions'.
+        least = replace(wanted, transactions=wanted.clients, rate=None)
+        readings = []
+        postgres.transact(database, least, self._watched(readings))
+        start = _Growth(*readings)
         name, title, count = load.name, load.title, done.count
         yield Series(name, f"Database: {title}", "ns", "time", "lower", done.latencies_ns)
-        yield from self._per(grown, counts, name, "tx", title, count)
-        title = f"Of the transactions that the client saw committed, those that are not there: {title}"
+        if wanted.rate:
+            served = tuple(all - lag for all, lag in zip(done.latencies_ns, done.lags_ns, strict=True))
+            title_served = f"Database: {title}, from its beginning"
+            yield Series(f"{name}_served", title_served, "ns", "time", "lower", served)
+        counted = _per(
+            grown.counts(nested=self.nested), start.counts(nested=self.nested), count, wanted.clients
+        )
+        yield from _series(counted, grown, counts, name, "tx", title)
+        title = f"Of the transactions that the client saw committed, those that are not seen: {title}"
         yield Series(f"{name}_lost", title, "transactions", "count", "lower", (float(done.missing),))
         lag = sum(done.lags_ns) / count
         server = done.server.active_ms * _NS_PER_MS / count
@@ -332,15 +374,20 @@ class _Bench:
                     sum(done.latencies_ns) / count - lag - server,
                 ),
                 "server": ("server process, without its log", server - flush),
-                "flush": ("log's flush, outside of RPCs", flush - execute),
-                "rpc": ("RPC: queue, and waking who waits", execute - rtt),
-                "rtt": ("RPC: from sending to the reply", rtt),
+                "flush": ("log's flush, outside of its WRITEs", flush - execute),
+                "rpc": ("WRITE: queue, and until its task ends", execute - rtt),
+                "rtt": ("WRITE: from sending to the reply", rtt),
             },
         )
 
-    def _log(self, name: str, rate: int, counts: Sequence[str] = _COUNTS) -> Iterator[Series]:
+    def _log(self, name: str, rate: int, index: int, counts: Sequence[str] = _COUNTS) -> Iterator[Series]:
         scale, path = self.scale, f"{self.mount.path}/{_AUDIT_FILE}"
-        load = audit_log.Load(scale.producers, scale.records, rate, scale.server_cpu, scale.client_cpu)
+        cpus = (scale.server_cpu, scale.client_cpu)
+        least = audit_log.Load(scale.producers, 1, 0, *cpus, seed=index)
+        before = self._read()
+        audit_log.log(self.guest, self.tools, path, least)
+        start = _Growth(before, self._read())
+        load = audit_log.Load(scale.producers, scale.records, rate, *cpus, seed=index)
         before = self._read()
         records = audit_log.log(self.guest, self.tools, path, load)
         grown = _Growth(before, self._read())
@@ -349,7 +396,8 @@ class _Bench:
         count = len(records)
         latencies = tuple(record.latency for record in records)
         yield Series(name, f"Audit log: {title}", "ns", "time", "lower", latencies)
-        yield from self._per(grown, counts, name, "record", title, count)
+        counted = _per(grown.counts(nested=self.nested), start.counts(nested=self.nested), count, least.total)
+        yield from _series(counted, grown, counts, name, "record", title)
         lost = count - audit_log.intact(self.guest, self.tools, path)
         title = f"Of the records that were answered, those that are not in the file as they were: {title}"
         yield Series(f"{name}_lost", title, "records", "count", "lower", (float(lost),))
@@ -360,23 +408,36 @@ class _Bench:
             {
                 "begin": ("till the producer's thread hands it over", sum(r.late for r in records) / count),
                 "handoff": ("till the writer has it", sum(r.handoff for r in records) / count),
-                "flush": ("write, outside of RPCs", write - execute),
-                "rpc": ("RPC: queue, and waking who waits", execute - rtt),
-                "rtt": ("RPC: from sending to the reply", rtt),
+                "flush": ("write, outside of its WRITE", write - execute),
+                "rpc": ("WRITE: queue, and until its task ends", execute - rtt),
+                "rtt": ("WRITE: from sending to the reply", rtt),
                 "answer": ("till the producer knows", sum(r.answer for r in records) / count),
             },
         )
 
-    def _per(
-        self, grown: _Growth, wanted: Sequence[str], name: str, unit: str, what: str, count: int
-    ) -> Iterator[Series]:
-        for suffix, (title, amount) in grown.counts(nested=self.host is not None).items():
-            if suffix in wanted:
-                title = f"{title}, per {unit}: {what}"
-                yield Series(f"{name}_{suffix}", title, f"per {unit}", "count", "lower", (amount / count,))
-        for suffix, (title, cpus) in grown.cpu_use(nested=self.host is not None).items():
-            if suffix in wanted:
-                yield Series(f"{name}_{suffix}", f"{title}: {what}", "CPUs", "count", "lower", (cpus,))
+
+_Counted = Mapping[str, tuple[str, float]]
+"""By a metric's suffix, what it means, and how many there were."""
+
+
+def _per(all_of_it: _Counted, at_least: _Counted, count: int, least: int) -> _Counted:
+    """What was counted, per one of `count`, without what it takes to do but the `least` of them."""
+    return {
+        suffix: (title, (amount - at_least[suffix][1]) / (count - least))
+        for suffix, (title, amount) in all_of_it.items()
+    }
+
+
+def _series(
+    counted: _Counted, grown: _Growth, wanted: Sequence[str], name: str, unit: str, what: str
+) -> Iterator[Series]:
+    for suffix, (title, each) in counted.items():
+        if suffix in wanted:
+            title = f"{title}, per {unit}: {what}"
+            yield Series(f"{name}_{suffix}", title, f"per {unit}", "count", "lower", (each,))
+    for suffix, (title, cpus) in grown.cpu_use(nested="exits" in counted).items():
+        if suffix in wanted:
+            yield Series(f"{name}_{suffix}", f"{title}: {what}", "CPUs", "count", "lower", (cpus,))
 
 
 def _rpc_ns(rpc: OpStatistics, count: int) -> tuple[float, float]:

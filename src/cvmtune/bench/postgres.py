@@ -12,9 +12,9 @@ so that two runs do the same.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import System
@@ -26,7 +26,7 @@ _NAME = "postgres"
 _SOCKETS = "/var/run/postgresql"  # where Debian's programs look
 _LOG = f"{_SOCKETS}/log"
 _TRANSACTIONS = f"{_SOCKETS}/transactions"  # pgbench adds its number, and that of the thread
-_SCRIPT = f"{_SOCKETS}/insert.sql"
+_SCRIPT = f"{_SOCKETS}/script.sql"
 _NS_PER_US = 1e3
 _NS_PER_MS = 1e6
 _SETTINGS = """
@@ -47,15 +47,36 @@ create table audit (
     what text not null
 );
 """
-# One protected record; the client waits for its commit.
-_INSERT = "insert into audit (who, what) values (:client_id, 'transfer approved');\n"
+# One protected record, whose client waits for its commit; and pgbench's own transaction, from a file: for its
+# builtin it asks the server about its tables first, in the time that is to be the transactions'.
+_TEXTS = {
+    "insert": "insert into audit (who, what) values (:client_id, 'transfer approved');\n",
+    "tpcb": """\\set aid random(1, 100000)
+\\set tid random(1, 10)
+\\set delta random(-5000, 5000)
+begin;
+update pgbench_accounts set abalance = abalance + :delta where aid = :aid;
+select abalance from pgbench_accounts where aid = :aid;
+update pgbench_tellers set tbalance = tbalance + :delta where tid = :tid;
+update pgbench_branches set bbalance = bbalance + :delta where bid = 1;
+insert into pgbench_history (tid, bid, aid, delta, mtime) values (:tid, 1, :aid, :delta, current_timestamp);
+end;
+""",
+}
 # What pgbench's TPC-B transaction keeps equal, and what its tables and ours are read by.
 _BALANCES = """
 select (select sum(abalance) from pgbench_accounts), (select sum(bbalance) from pgbench_branches),
        (select sum(tbalance) from pgbench_tellers), (select coalesce(sum(delta), 0) from pgbench_history);
 """
 _TABLES = {"insert": "audit", "tpcb": "pgbench_history"}
+# A session's figures are there when it has ended, which its client does not wait for.
 _STATISTICS = """
+do $$ begin
+    while exists (select from pg_stat_activity where datname = 'postgres' and backend_type = 'client backend')
+    loop
+        perform pg_sleep(0.01), pg_stat_clear_snapshot();
+    end loop;
+end $$;
 select pg_stat_force_next_flush();
 select wal_write, wal_sync, wal_write_time, wal_sync_time,
        (select active_time from pg_stat_database where datname = 'postgres') from pg_stat_wal;
@@ -66,7 +87,9 @@ _CONNECTIONS_S = 300.0
 SCRIPTS = tuple(_TABLES)
 """The transactions there are: "insert" adds a record, "tpcb" pgbench's own, as in TPC-B."""
 
-SETUP = _SETTINGS + _TABLE
+_INITDB = ("--data-checksums", "--encoding=UTF8", "--locale=C", "--auth=trust", "--no-sync")
+_PGBENCH = ("--initialize", "--quiet", "--scale=1")
+SETUP = "\n".join((*_INITDB, *_PGBENCH, _SETTINGS, _TABLE))
 """What a cluster is made by, beside the programs."""
 
 
@@ -76,6 +99,7 @@ class Database:
 
     guest: System
     cluster: str
+    _known: dict[str, int] = field(default_factory=dict)
 
     def query(self, sql: str, name: str = _NAME) -> list[list[str]]:
         """Run SQL in the database of that name; return the rows that its statements give."""
@@ -86,15 +110,31 @@ class Database:
 
     def rows(self, script: str) -> int:
         """The number of transactions of that script that the database holds."""
-        return int(self.query(f"select count(*) from {_TABLES[script]};")[-1][0])
+        self._known[script] = int(self.query(f"select count(*) from {_TABLES[script]};")[-1][0])
+        return self._known[script]
 
-    def warm(self) -> None:
-        """Have all tables and indexes in the server's memory, and each script run: a first time is slower."""
-        self.query(
-            "select pg_prewarm(oid) from pg_class where relname like 'pgbench%' or relname like 'audit%';"
-        )
-        for script in SCRIPTS:
-            transact(self, Load(script, 20))
+    def known_rows(self, script: str) -> int:
+        """What rows() has told last: to count is work, and leaves some for later."""
+        return self._known[script] if script in self._known else self.rows(script)
+
+    def warm(self, loads: Iterable[Load]) -> None:
+        """Have tables and indexes in the server's memory, each page of them changed, and each load run.
+
+        The first change of a page since the last checkpoint writes all of it to the log. Whoever was measured
+        first would pay for that.
+        """
+        tables = "relname like 'pgbench%' or relname like 'audit%'"
+        self.query(f"select pg_prewarm(oid) from pg_class where {tables};")
+        # At least one row of each page: 61 rows of 128 bytes fill one.
+        self.query("update pgbench_accounts set abalance = abalance where aid % 61 = 0;")
+        for load in loads:
+            transact(self, load)
+
+    def crash(self) -> None:
+        """End the server without order, forget what was read, and have it recover from what it had stored."""
+        _run(self.guest, [*_control(self.cluster), "--mode=immediate", "stop"])
+        _drop_caches(self.guest)
+        _run(self.guest, [*_control(self.cluster), "--log", _LOG, "start"])
 
     def statistics(self) -> Statistics:
         """What the server has counted so far."""
@@ -127,7 +167,7 @@ class Statistics:
     active_ms: float
 
     def __sub__(self, earlier: Statistics) -> Statistics:
-        names = [field.name for field in fields(self)]
+        names = [one.name for one in fields(self)]
         return Statistics(*(getattr(self, name) - getattr(earlier, name) for name in names))
 
 
@@ -137,13 +177,14 @@ class Load:
 
     With `rate` (transactions a second of all clients together) they begin at random, as a Poisson process,
     the same in every run, and a client that is late has its next ones wait. Without it each client begins
-    the next when the one before has ended.
+    the next when the one before has ended. `seed` decides when they begin, and on which rows they are.
     """
 
     script: str
     transactions: int
     clients: int = 1
     rate: int | None = None
+    seed: int = 1
 
 
 @dataclass(frozen=True)
@@ -164,11 +205,10 @@ class Transacted:
 def create(guest: System, cluster: str) -> None:
     """Make a cluster with pgbench's tables, at scale 1, and ours; the server has ended in order then."""
     guest.run(["install", "-d", "-o", USER, "-g", USER, "-m", "700", cluster]).check()
-    argv = [f"{BINARIES}/initdb", "--pgdata", cluster, "--data-checksums", "--encoding=UTF8"]
-    _run(guest, [*argv, "--locale=C", "--auth=trust", "--no-sync"])
+    _run(guest, [f"{BINARIES}/initdb", "--pgdata", cluster, *_INITDB])
     guest.run(["sh", "-c", f"cat >>{cluster}/postgresql.conf"], input=_SETTINGS).check()
     with running(guest, cluster) as database:
-        _run(guest, [f"{BINARIES}/pgbench", "--initialize", "--quiet"])
+        _run(guest, [f"{BINARIES}/pgbench", *_PGBENCH])
         database.query(_TABLE)
 
 
@@ -176,7 +216,7 @@ def create(guest: System, cluster: str) -> None:
 def running(guest: System, cluster: str) -> Iterator[Database]:
     """Have the server run on a cluster for the `with` block; it may have ended without order before."""
     guest.run(["install", "-d", "-o", USER, "-g", USER, _SOCKETS]).check()
-    control = [f"{BINARIES}/pg_ctl", "--pgdata", cluster, "--wait"]
+    control = _control(cluster)
     stop = [*control, "--mode=fast", "stop"]
     try:
         _run(guest, [*control, "--log", _LOG, "start"])
@@ -195,8 +235,7 @@ def running(guest: System, cluster: str) -> Iterator[Database]:
 
 def damaged_blocks(guest: System, cluster: str) -> int:
     """The number of blocks of a cluster, whose server has ended, that are not what their checksums say."""
-    # Read again from where they are kept.
-    guest.write_text("/proc/sys/vm/drop_caches", "3\n")
+    _drop_caches(guest)
     argv = [f"{BINARIES}/pg_checksums", "--check", "--pgdata", cluster]
     done = guest.run(as_user(argv), timeout=_CONNECTIONS_S)
     match = re.search(r"^Bad checksums:\s+(\d+)$", done.stdout, re.MULTILINE)
@@ -211,8 +250,10 @@ def transact(
 ) -> Transacted:
     """Put the load on the server, with `during` entered for just as long."""
     guest = database.guest
-    guest.run(["sh", "-c", f"cat >{_SCRIPT}; rm -f {_TRANSACTIONS}.*"], input=_INSERT).check()
-    held, before = database.rows(load.script), database.statistics()
+    # What was left to be written later is not this load's.
+    script = f"cat >{_SCRIPT}; rm -f {_TRANSACTIONS}.*; sync"
+    guest.run(["sh", "-c", script], input=_TEXTS[load.script]).check()
+    held, before = database.known_rows(load.script), database.statistics()
     with during or nullcontext():
         _run(guest, command(load))
     server = database.statistics() - before
@@ -226,10 +267,9 @@ def transact(
 
 def command(load: Load) -> list[str]:
     """pgbench's command line for a load."""
-    script = ["--builtin=tpcb-like"] if load.script == "tpcb" else [f"--file={_SCRIPT}"]
     argv = [
-        *(f"{BINARIES}/pgbench", "--no-vacuum", "--protocol=prepared", "--random-seed=1", *script),
-        *(f"--client={load.clients}", f"--jobs={load.clients}"),
+        *(f"{BINARIES}/pgbench", "--no-vacuum", "--protocol=prepared", f"--file={_SCRIPT}"),
+        *(f"--random-seed={load.seed}", f"--client={load.clients}", f"--jobs={load.clients}"),
         *(f"--transactions={load.transactions // load.clients}", "--log", f"--log-prefix={_TRANSACTIONS}"),
     ]
     return argv if load.rate is None else [*argv, f"--rate={load.rate}"]
@@ -250,6 +290,15 @@ def parse_log(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         latencies.append(float(match[1]) * _NS_PER_US)
         lags.append(float(match[2] or 0) * _NS_PER_US)
     return tuple(latencies), tuple(lags)
+
+
+def _control(cluster: str) -> list[str]:
+    return [f"{BINARIES}/pg_ctl", "--pgdata", cluster, "--wait"]
+
+
+def _drop_caches(guest: System) -> None:
+    """Have what is read from now on be read from where it is kept."""
+    guest.write_text("/proc/sys/vm/drop_caches", "3\n")
 
 
 def as_user(argv: list[str]) -> list[str]:

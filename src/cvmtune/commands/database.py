@@ -6,7 +6,6 @@ from __future__ import annotations
 import base64
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from cvmtune.bench import blackbox, postgres, power_cut
@@ -54,22 +53,7 @@ def cut_power(lab: Lab, machine: str, *, synchronous: bool = True) -> tuple[Seri
         store = Path(directory) / "store"
         command.run(["mke2fs", "-q", "-t", "ext4", str(store), f"{_STORE_MB}M"]).check()
         options = BootOptions(store=store)
-        console = ""
-        # Whatever is to be undone in a guest without power fails.
-        with suppress(LabError), lab.boot(machine, options=options, tools=(archive,)) as first:
-            host = Host(first.host, first.vmm_pid) if first.host else None
-            features = blackbox.COMBINATIONS["on" if host else "ipi+cq-poll"]
-            with (
-                power_cut.stored(first.guest, GUEST_TOOLS, fill=True) as database,
-                blackbox.switched(first.guest, host, features, poll_cpu=0),
-            ):
-                power_cut.start_clients(database, synchronous=synchronous)
-                _wait_for_commits(first)
-                first.cut_power()
-                console = first.console(GUEST).read_text(errors="replace")
-        promised = power_cut.acknowledged(console)
-        if len(promised) < _COMMITS:
-            raise CvmtuneError(f"only {len(promised)} commits before the power cut, not {_COMMITS}", machine)
+        promised = _commit_until_cut(lab, machine, options, archive, synchronous)
         with (
             lab.boot(machine, options=options, tools=(archive,)) as second,
             power_cut.stored(second.guest, GUEST_TOOLS, fill=False) as database,
@@ -79,10 +63,38 @@ def cut_power(lab: Lab, machine: str, *, synchronous: bool = True) -> tuple[Seri
     return power_cut.series(promised, found, damage)
 
 
+def _commit_until_cut(
+    lab: Lab, machine: str, options: BootOptions, archive: Path, synchronous: bool
+) -> frozenset[int]:
+    """Have a guest commit with all features on, cut its power, and return what was promised by then."""
+    promised: frozenset[int] | None = None
+    try:
+        with lab.boot(machine, options=options, tools=(archive,)) as running:
+            host = Host(running.host, running.vmm_pid) if running.host else None
+            features = blackbox.COMBINATIONS["on" if host else "ipi+cq-poll"]
+            with (
+                power_cut.stored(running.guest, GUEST_TOOLS, fill=True) as database,
+                blackbox.switched(running.guest, host, features, poll_cpu=0),
+            ):
+                power_cut.start_clients(database, synchronous=synchronous)
+                _wait_for_commits(running)
+                running.cut_power()
+                promised = _promised(running)
+    except LabError:
+        # Whatever is to be undone in a guest without power fails. Before, it is no power cut that has failed.
+        if promised is None:
+            raise
+    assert promised is not None
+    return promised
+
+
+def _promised(machine: Machine) -> frozenset[int]:
+    return power_cut.acknowledged(machine.console(GUEST).read_text(errors="replace"))
+
+
 def _wait_for_commits(machine: Machine) -> None:
     end = time.monotonic() + _PATIENCE
-    while time.monotonic() < end:
-        told = power_cut.acknowledged(machine.console(GUEST).read_text(errors="replace"))
-        if len(told) >= _COMMITS:
-            return
+    while len(told := _promised(machine)) < _COMMITS:
+        if time.monotonic() > end:
+            raise CvmtuneError(f"only {len(told)} commits in {_PATIENCE:g} s", str(machine.console(GUEST)))
         time.sleep(0.2)

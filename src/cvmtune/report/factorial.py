@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import combinations
 
 from cvmtune.bench.raw import Round
 from cvmtune.report import stats
-from cvmtune.report.schema import Cell, Effect, Factorial, Gain, Interaction
+from cvmtune.report.schema import Cell, Effect, Factorial, Gain, Interaction, Step
 
 Features = frozenset[str]
 Means = Mapping[Features, float]
@@ -76,25 +76,27 @@ def factorial(
         cells=cells,
         gains=tuple(gains),
         interactions=tuple(interactions),
+        steps=_order(estimate, factors, samples.keys()),
     )
 
 
-def order(found: Factorial) -> tuple[tuple[str, Effect], ...]:
+def _order(estimate: _Estimator, factors: Sequence[str], measured: Collection[Features]) -> tuple[Step, ...]:
     """The features in the order in which to turn them on: at each step the one that leaves the lowest mean.
 
-    Each comes with what all up to it gain together. It ends where the next combination was not measured.
+    It ends where the next gains nothing that can be seen (its interval holds 1), or was not measured.
     """
-    cells = {frozenset(cell.on): cell for cell in found.cells}
-    steps: list[tuple[str, Effect]] = []
+    steps: list[Step] = []
     on: Features = frozenset()
-    while len(on) < len(found.factors):
-        nexts = [(factor, cells.get(on | {factor})) for factor in found.factors if factor not in on]
-        measured = [(cell.values.mean, factor, cell.gain) for factor, cell in nexts if cell and cell.gain]
-        if len(measured) < len(nexts):
+    while len(on) < len(factors):
+        nexts = [(factor, on | {factor}) for factor in factors if factor not in on]
+        if any(combination not in measured for _, combination in nexts):
             break
-        _, factor, gain = min(measured, key=lambda step: step[0])
-        steps.append((factor, gain))
-        on |= {factor}
+        gains = [(estimate(_ratio(on, after)), factor, after) for factor, after in nexts]
+        gain, factor, after = max(gains, key=lambda step: step[0].ratio)
+        if (gain.ci95[0] if gain.ci95 else gain.ratio) <= 1:
+            break
+        steps.append(Step(factor, gain, estimate(_ratio(frozenset(), after))))
+        on = after
     return tuple(steps)
 
 

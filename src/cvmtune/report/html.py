@@ -7,7 +7,6 @@ import jinja2
 from markupsafe import Markup
 
 from cvmtune.report import plots
-from cvmtune.report.factorial import order
 from cvmtune.report.schema import Breakdown, Metric, Results
 from cvmtune.report.stats import percentile
 from cvmtune.report.table import format_effect, format_figure, format_ratio
@@ -23,7 +22,7 @@ def page(results: Results) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(figure=format_figure, ratio=format_ratio, effect=_effect, gain=format_effect)
-    environment.globals.update(percentile=percentile, order=order)
+    environment.globals.update(percentile=percentile)
     return environment.get_template("report.html.j2").render(
         results=results, plots=_plots(results), stacks=_stacks(results)
     )

@@ -161,8 +161,9 @@ def _draw_stacked(axes: Axes, group: Sequence[Breakdown]) -> None:
                 before += width
         axes.barh(rows, widths, left=starts, height=0.66, color=_PARTS[number % len(_PARTS)], label=title)
     for row, one in enumerate(group):
-        total = sum(max(part.mean, 0.0) for part in one.parts) / scale
-        axes.text(total, row, f" {format_figure(total)}", va="center", color=_INK)
+        end = sum(max(part.mean, 0.0) for part in one.parts) / scale
+        total = sum(part.mean for part in one.parts) / scale
+        axes.text(end, row, f" {format_figure(total)}", va="center", color=_INK)
     axes.set_yticks(range(len(group)), [f"{one.machine}, {one.state}" for one in group])
     axes.invert_yaxis()
     axes.margins(x=0.09)

@@ -198,6 +198,21 @@ class Interaction:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A feature to turn on after those of the steps before: what it gains then, and all so far together."""
+
+    factor: str
+    gain: Effect
+    together: Effect
+
+    @classmethod
+    def from_json(cls, data: object, where: str = "step") -> Step:
+        fields = Fields(data, where, ("factor", "gain", "together"))
+        gain, together = (fields.one(name, Effect.from_json) for name in ("gain", "together"))
+        return cls(fields.text("factor"), gain, together)
+
+
+@dataclass(frozen=True)
 class Factorial:
     """A metric under the combinations of several features, on one machine."""
 
@@ -209,10 +224,11 @@ class Factorial:
     cells: tuple[Cell, ...]
     gains: tuple[Gain, ...]
     interactions: tuple[Interaction, ...]
+    steps: tuple[Step, ...]
 
     @classmethod
     def from_json(cls, data: object, where: str = "factorial") -> Factorial:
-        names = ("machine", "metric", "title", "unit", "factors", "cells", "gains", "interactions")
+        names = ("machine", "metric", "title", "unit", "factors", "cells", "gains", "interactions", "steps")
         fields = Fields(data, where, names)
         return cls(
             machine=fields.text("machine"),
@@ -223,6 +239,7 @@ class Factorial:
             cells=fields.each("cells", Cell.from_json),
             gains=fields.each("gains", Gain.from_json),
             interactions=fields.each("interactions", Interaction.from_json),
+            steps=fields.each("steps", Step.from_json),
         )
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from cvmtune.report import plots
-from cvmtune.report.factorial import order
 from cvmtune.report.rules_blackbox import MAIN_METRICS, REQUESTED
 from cvmtune.report.schema import Breakdown, Factorial, Metric, Result, Results, Stats
 from cvmtune.report.stats import percentile
@@ -82,7 +81,13 @@ def _latencies(results: Results, result: Result) -> str:
             ordinary = dict(results.measured(metric)).get(_ORDINARY)
             beside = f"{ordinary.mean / metric.on.mean:.2f}" if ordinary else NO_FIGURE
             rows.append((metric.title, _ms(metric.off), _ms(metric.on), format_ratio(metric), beside))
-    heading = ("latency in ms: mean; p50, p95, p99", "all off", "all on", "off/on [95 %]", "vm off/cvm on")
+    heading = (
+        "latency in ms: mean; p50, p95, p99 (of how many)",
+        "all off",
+        "all on",
+        "off/on [95 %]",
+        "vm off/cvm on",
+    )
     return (
         _table(heading, rows) + f"\n\nAsked for: a ratio of {REQUESTED:g} at a rate. {_bars(results, result)}"
     )
@@ -99,7 +104,7 @@ def _bars(results: Results, result: Result) -> str:
 
 def _ms(stats: Stats) -> str:
     tail = (stats.median, percentile(stats.samples, 95), stats.p99)
-    return f"{_in_ms(stats.mean)}; {', '.join(map(_in_ms, tail))}"
+    return f"{_in_ms(stats.mean)}; {', '.join(map(_in_ms, tail))} ({stats.n})"
 
 
 def _in_ms(ns: float) -> str:
@@ -115,10 +120,13 @@ def _gains(found: Factorial) -> str:
     if found.interactions:
         pairs = (f"{one.first} with {one.second} {format_effect(one.effect)}" for one in found.interactions)
         text += f"\n\nInteractions (above 1: one gains more where the other is on): {'; '.join(pairs)}."
-    if steps := order(found):
-        turns = ", then ".join(f"{factor} ({format_effect(effect)})" for factor, effect in steps)
-        text += f"\n\nIn the order that lowers the mean most, with what all so far gain together: {turns}."
-    return text
+    if found.steps:
+        turns = ", then ".join(f"{step.factor} ({format_effect(step.gain)})" for step in found.steps)
+        return (
+            f"{text}\n\nTurn on first: {turns}. What is not named gains nothing more that can be seen, or "
+            "was not measured with these."
+        )
+    return f"{text}\n\nNo feature alone gains anything that can be seen."
 
 
 def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
