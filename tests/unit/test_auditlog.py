@@ -53,7 +53,7 @@ def auditlog(tools: Path, *words: object) -> Completed:
 
 
 def write(tools: Path, file: Path, producers: int, records: int, rate: int = 0) -> Completed:
-    return auditlog(tools, "write", file, producers, records, rate, WRITER, PRODUCERS)
+    return auditlog(tools, "write", file, producers, records, rate, WRITER, PRODUCERS, 0)
 
 
 def check(tools: Path, file: Path) -> Completed:
@@ -183,7 +183,7 @@ def test_what_bench_reads(tools: Path, tmp_path: Path) -> None:
 def test_each_record_is_durable_before_the_answer(tools: Path, tmp_path: Path) -> None:
     """The file is open with O_DSYNC and O_APPEND, as the kernel tells of a run that would take a day."""
     file = tmp_path / "log"
-    argv = [f"{tools}/auditlog", "write", str(file), "1", "100000", "1", str(WRITER), str(PRODUCERS)]
+    argv = [f"{tools}/auditlog", "write", str(file), "1", "100000", "1", str(WRITER), str(PRODUCERS), "0"]
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as process:
         try:
             flags = 0
@@ -222,7 +222,7 @@ def test_directory_that_is_not_there(tools: Path, tmp_path: Path) -> None:
 def test_cpu_that_is_not_there(tools: Path, tmp_path: Path, thread: int) -> None:
     cpus = [WRITER, PRODUCERS]
     cpus[thread] = 1023  # the last that can be named
-    done = auditlog(tools, "write", tmp_path / "log", 1, 1, 0, *cpus)
+    done = auditlog(tools, "write", tmp_path / "log", 1, 1, 0, *cpus, 0)
     assert (done.status, done.stdout) == (1, "")
     assert "CPU" in done.stderr
 
@@ -235,7 +235,17 @@ def test_record_that_cannot_be_written_is_not_answered(tools: Path, tmp_path: Pa
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
-    argv = [f"{tools}/auditlog", "write", str(tmp_path / "log"), "1", "3", "0", str(WRITER), str(PRODUCERS)]
+    argv = [
+        f"{tools}/auditlog",
+        "write",
+        str(tmp_path / "log"),
+        "1",
+        "3",
+        "0",
+        str(WRITER),
+        str(PRODUCERS),
+        "0",
+    ]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, preexec_fn=limit, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert "write to the log" in done.stderr
@@ -243,7 +253,17 @@ def test_record_that_cannot_be_written_is_not_answered(tools: Path, tmp_path: Pa
 
 
 def test_output_that_goes_nowhere_is_an_error(tools: Path, tmp_path: Path) -> None:
-    argv = [f"{tools}/auditlog", "write", str(tmp_path / "log"), "1", "3", "0", str(WRITER), str(PRODUCERS)]
+    argv = [
+        f"{tools}/auditlog",
+        "write",
+        str(tmp_path / "log"),
+        "1",
+        "3",
+        "0",
+        str(WRITER),
+        str(PRODUCERS),
+        "0",
+    ]
     with open("/dev/full", "w") as full:
         done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
     assert done.returncode == 1
@@ -257,19 +277,20 @@ FILE = "log"
     "words",
     [
         *((), ("write",), ("check",), ("read", FILE), ("check", FILE, "more")),
-        *(("write", FILE, 1, 1, 0, 0), ("write", FILE, 1, 1, 0, 0, 0, 0), ("check", FILE, 1, 1, 0, 0, 0)),
-        *(("write", FILE, producers, 1, 0, 0, 0) for producers in (0, -1, 65, "", "x", "1x", "1 ", 2**65)),
-        *(("write", FILE, 1, records, 0, 0, 0) for records in (0, -1, 1_000_001, "", "1.5")),
-        *(("write", FILE, 1, 1, rate, 0, 0) for rate in (-1, 1_000_001, "", "fast")),
-        *(("write", FILE, 1, 1, 0, cpu, 0) for cpu in (-1, 1024, "", "all")),
-        *(("write", FILE, 1, 1, 0, 0, cpu) for cpu in (-1, 1024, "", "0,1")),
+        *(("write", FILE, 1, 1, 0, 0, 0), ("write", FILE, 1, 1, 0, 0, 0, 0, 0), ("check", FILE, *[0] * 6)),
+        *(("write", FILE, producers, 1, 0, 0, 0, 0) for producers in (0, -1, 65, "", "x", "1x", "1 ", 2**65)),
+        *(("write", FILE, 1, records, 0, 0, 0, 0) for records in (0, -1, 1_000_001, "", "1.5")),
+        *(("write", FILE, 1, 1, rate, 0, 0, 0) for rate in (-1, 1_000_001, "", "fast")),
+        *(("write", FILE, 1, 1, 0, cpu, 0, 0) for cpu in (-1, 1024, "", "all")),
+        *(("write", FILE, 1, 1, 0, 0, cpu, 0) for cpu in (-1, 1024, "", "0,1")),
+        *(("write", FILE, 1, 1, 0, 0, 0, seed) for seed in (-1, 1_000_001, "", "x")),
     ],
     ids=repr,
 )
 def test_wrong_usage(tools: Path, tmp_path: Path, words: tuple[object, ...]) -> None:
     done = command.run([f"{tools}/auditlog", *map(str, words)], cwd=tmp_path, timeout=60)
     assert (done.status, done.stdout) == (2, "")
-    assert "usage: auditlog write FILE PRODUCERS RECORDS RATE CPU_WRITER CPU_PRODUCERS\n" in done.stderr
+    assert "usage: auditlog write FILE PRODUCERS RECORDS RATE CPU_WRITER CPU_PRODUCERS SEED\n" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cvmtune.bench import blackbox
 from cvmtune.bench.raw import Round, Series
 from cvmtune.report import stats
-from cvmtune.report.factorial import factorial, order
+from cvmtune.report.factorial import factorial
 from cvmtune.report.schema import Cell, Effect, Factorial
 
 FACTORS = ("a", "b", "c")
@@ -312,66 +312,74 @@ def test_the_experiments_own_states() -> None:
     for gain in found.gains:
         for effect in (gain.alone, gain.last, gain.overall):
             assert is_exactly(effect, gains[gain.factor])
-    assert [factor for factor, _ in order(found)] == ["cq-poll", "ipi", "wfx", "vtimer"]
+    assert [step.factor for step in found.steps] == ["cq-poll", "ipi", "wfx", "vtimer"]
 
 
 # The order in which to turn features on
 
 
-def with_means(means: Mapping[str, float], factors: Sequence[str] = FACTORS) -> Factorial:
-    """By the letters of the features that are on."""
-    cells = [
-        Cell(tuple(on), stats.summarise([mean]), Effect(means[""] / mean, None) if on else None)
-        for on, mean in means.items()
-    ]
-    return Factorial("cvm", "write", "t", "ns", tuple(factors), tuple(cells), (), ())
-
-
 MEANS = {"": 100.0, "a": 90.0, "b": 60.0, "c": 70.0, "ab": 58.0, "ac": 10.0, "bc": 50.0, "abc": 55.0}
 
 
-def steps(found: Factorial) -> list[tuple[str, float]]:
-    return [(factor, effect.ratio) for factor, effect in order(found)]
+def steps(means: Mapping[str, float], factors: Sequence[str] = FACTORS) -> list[tuple[str, float, float]]:
+    """Of one round, whose means are by the letters of the features that are on."""
+    rounds = [
+        Round(state(frozenset(on)), 0, (Series("write", "t", "ns", "time", "lower", (mean,)),))
+        for on, mean in means.items()
+    ]
+    found = factorial("cvm", "write", factors, STATES, rounds)
+    return [(one.factor, one.gain.ratio, one.together.ratio) for one in found.steps] if found else []
+
+
+WANTED = [("b", 100 / 60, 100 / 60), ("c", 60 / 50, 100 / 50)]
 
 
 def test_each_step_takes_what_leaves_the_lowest_mean() -> None:
     """Not what all steps together would end in: `a` and `c` were better than anything with `b`."""
-    assert steps(with_means(MEANS)) == [("b", 100 / 60), ("c", 100 / 50), ("a", 100 / 55)]
+    assert steps(MEANS) == WANTED
 
 
-def test_order_does_not_rest_on_that_of_the_cells() -> None:
-    backwards = dict(reversed(MEANS.items()))
-    assert steps(with_means(backwards)) == steps(with_means(MEANS))
-    swapped = {on[::-1]: mean for on, mean in MEANS.items()}
-    assert steps(with_means(swapped, "cba")) == steps(with_means(MEANS))
+def test_order_does_not_rest_on_that_of_rounds_and_features() -> None:
+    assert steps(dict(reversed(MEANS.items()))) == steps(MEANS, ("c", "b", "a")) == WANTED
+
+
+def test_order_ends_before_what_makes_it_slower() -> None:
+    assert [factor for factor, *_ in steps({**MEANS, "abc": 49.0})] == ["b", "c", "a"]
+    assert [factor for factor, *_ in steps({**MEANS, "abc": 51.0})] == ["b", "c"]
+    assert steps({on: 100.0 + len(on) for on in MEANS}) == []
 
 
 @pytest.mark.parametrize(
     ("absent", "left"),
     [
         ({"abc"}, 2),
-        ({"ac"}, 3),  # not on the way
+        ({"ac"}, 2),  # not on the way
         ({"bc"}, 1),
         ({"ab"}, 1),  # it might have been the better one
         ({"ab", "ac", "bc", "abc"}, 1),
-        ({"b"}, 0),
-        ({"a"}, 0),
     ],
 )
 def test_order_ends_where_a_next_combination_was_not_measured(absent: set[str], left: int) -> None:
     partial = {on: mean for on, mean in MEANS.items() if on not in absent}
-    assert steps(with_means(partial)) == steps(with_means(MEANS))[:left]
+    assert steps(partial) == WANTED[:left]
 
 
-def test_order_comes_with_the_gains_of_the_cells() -> None:
-    found = found_in(measured(noisy, range(3)))
-    gains = {frozenset(cell.on): cell.gain for cell in found.cells}
-    on: Features = NOTHING
-    for factor, effect in order(found):
-        on |= {factor}
-        assert effect == gains[on]
-        assert effect.ci95 is not None
-    assert on == set(FACTORS)
+def test_a_step_takes_a_gain_whose_interval_shows_it() -> None:
+    """Of the same mean gain, once in each round and once in none but the last."""
+
+    def found(second: Sequence[float]) -> list[str]:
+        rounds = [
+            Round(state(on), index, (Series("write", "t", "ns", "time", "lower", (mean,)),))
+            for index, mean_b in enumerate(second)
+            for on in ALL
+            for mean in (mean_b if "b" in on else 100.0,)
+        ]
+        gains = factorial("cvm", "write", FACTORS, STATES, rounds)
+        assert gains is not None
+        return [one.factor for one in gains.steps]
+
+    assert found((80.0, 82.0, 78.0, 80.0)) == ["b"]
+    assert found((110.0, 110.0, 110.0, 0.5)) == []
 
 
 def test_interactions_name_features_in_their_order() -> None:

@@ -26,6 +26,7 @@ from cvmtune.report.schema import (
     Result,
     Results,
     Stats,
+    Step,
 )
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -64,8 +65,10 @@ def factorial(text: str = "plain words") -> Results:
     )
     gains = (Gain("ipi", half, half, half), Gain(text, Effect(1.14, (1.1, 1.2)), None, None))
     interactions = (Interaction("ipi", text, Effect(1.17, (0.9, 1.3))),)
-    inserts = Factorial("cvm", "insert", text, text, ("ipi", text), cells, gains, interactions)
-    singles = replace(inserts, metric="audit", cells=cells[:3], interactions=())
+    inserts = Factorial(
+        "cvm", "insert", text, text, ("ipi", text), cells, gains, interactions, (Step(text, half, half),)
+    )
+    singles = replace(inserts, metric="audit", cells=cells[:3], interactions=(), steps=())
     parts = (Part("queue", text, 5e6), Part("wire", "on the wire", -1e3), Part("disk", "on disk", 3e6))
     breakdowns = tuple(
         Breakdown("cvm", state, metric, text, "ns", parts)

@@ -29,6 +29,7 @@ from cvmtune.report.schema import (
     Result,
     Results,
     Stats,
+    Step,
 )
 
 Place = tuple[str | int, ...]
@@ -65,6 +66,7 @@ factorials = st.builds(
         st.builds(Gain, alone=effects, last=st.none() | effects, overall=st.none() | effects), max_size=2
     ).map(tuple),
     interactions=st.lists(st.builds(Interaction, effect=effects), max_size=2).map(tuple),
+    steps=st.lists(st.builds(Step, gain=effects, together=effects), max_size=2).map(tuple),
 )
 breakdowns = st.builds(Breakdown, parts=st.lists(st.builds(Part, mean=finite), max_size=2).map(tuple))
 results = st.builds(
@@ -126,6 +128,7 @@ FULL: dict[str, Any] = {
                 {"factor": "wfx", "alone": effect(), "last": effect(), "overall": effect()},
             ],
             "interactions": [{"first": "ipi", "second": "wfx", "effect": effect()}],
+            "steps": [{"factor": "wfx", "gain": effect(), "together": {"ratio": 2.0, "ci95": None}}],
         }
     ],
     "breakdowns": [
@@ -168,6 +171,7 @@ def test_factorials_and_breakdowns_are_read_as_they_are() -> None:
             cells=(Cell((), values, None), Cell(("ipi", "wfx"), values, some)),
             gains=(Gain("ipi", Effect(2.0, None), None, None), Gain("wfx", some, some, some)),
             interactions=(Interaction("ipi", "wfx", some),),
+            steps=(Step("wfx", some, Effect(2.0, None)),),
         ),
     )
     assert found.breakdowns == (

@@ -141,7 +141,7 @@ GAINS = (
     Gain("[ipi]", Effect(0.625, (0.5, 0.75)), Effect(0.875, (0.8125, 1.5)), Effect(2.25, (2.0, 2.5))),
     Gain("cq-poll", Effect(0.5, None), None, None),
 )
-INSERTS = Factorial("cvm", "insert", "Inserts [50 a second]", "ns", ("[ipi]", "wfx"), (), GAINS, ())
+INSERTS = Factorial("cvm", "insert", "Inserts [50 a second]", "ns", ("[ipi]", "wfx"), (), GAINS, (), ())
 
 
 def shown(factorial: Factorial, width: int) -> str:
