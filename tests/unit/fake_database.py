@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,9 +25,16 @@ Value = TypeVar("Value")
 
 BINARIES = "/usr/lib/postgresql/15/bin/"
 SOCKETS = "/var/run/postgresql"
-SCRIPT = f"{SOCKETS}/insert.sql"
+SCRIPT = f"{SOCKETS}/script.sql"
 TRANSACTIONS = f"{SOCKETS}/transactions"
 BALANCES = ("1200", "1200", "1200", "1200")
+# A session's figures are there when it has ended; until it has, each look must be a new one.
+WAIT = re.compile(
+    r"\s*do \$\$ begin\s+while exists "
+    r"\(select from pg_stat_activity where datname = 'postgres' and backend_type = 'client backend'\)"
+    r"\s+loop\s+perform pg_sleep\([0-9.]+\), pg_stat_clear_snapshot\(\);\s+end loop;\s+end \$\$;"
+    r"\s+select pg_stat_force_next_flush\(\);\s+select [^;]* from pg_stat_wal;\s*"
+)
 
 # What a transaction takes, in microseconds: the whole, with a rate and without, and to begin.
 LATENCY_US, UNDELAYED_US, LAG_US = 21_000, 15_000, 6000
@@ -39,13 +46,15 @@ class FakePostgres:
     """Programs of PostgreSQL, and a server. `works` is told of each script's transactions, `disturb` of all
     else that a server does.
 
-    `loses` is how many transactions of each load are not there afterwards, `forgets` how many pgbench does
-    not log; `complaints` is what pg_amcheck says, with its status; `bad` the number of damaged blocks.
+    `loses` is how many transactions of each load are not there afterwards, `crash_loses` how many of a table
+    are not when the server has ended without order, after which it may not start again
+    (`does_not_recover`); `forgets` is how many pgbench does not log, `complaints` what pg_amcheck says, with
+    its status, `bad` the number of damaged blocks.
     """
 
     def __init__(
         self,
-        works: Callable[[str, int, int | None], None] = lambda script, number, rate: None,
+        works: Callable[[str, int, int, int | None], None] = lambda script, number, clients, rate: None,
         disturb: Callable[[], None] = lambda: None,
     ) -> None:
         self.clusters: set[str] = set()
@@ -57,6 +66,8 @@ class FakePostgres:
         self.loads: list[dict[str, str]] = []
         self.rows = {"audit": 70, "pgbench_history": 500}
         self.loses = self.forgets = 0
+        self.crash_loses: dict[str, int] = {}
+        self.does_not_recover = False
         self.balances: tuple[str, ...] = BALANCES
         self.complaints: tuple[int, str] = (0, "")
         self.bad: int | None = 0  # None: it does not tell
@@ -78,8 +89,9 @@ class FakePostgres:
                 return 0, "", ""
             case ["cat", path] if path == f"{SOCKETS}/log":
                 return 0, self.server_log, ""
-            case ["sh", "-c", script] if script == f"cat >{SCRIPT}; rm -f {TRANSACTIONS}.*":
+            case ["sh", "-c", script] if script == f"cat >{SCRIPT} && rm -f {TRANSACTIONS}.* && sync":
                 assert input
+                self._disturb()
                 self.written[SCRIPT] = input
                 self._logs = []
                 return 0, "", ""
@@ -113,6 +125,14 @@ class FakePostgres:
                 if self.running != cluster:
                     return 1, "", "pg_ctl: PID file does not exist\nIs server running?"
                 self.running = ""
+            case "pg_ctl", ["--pgdata", cluster, "--wait", "--mode=immediate", "stop"]:
+                if self.running != cluster:
+                    return 1, "", "pg_ctl: PID file does not exist\nIs server running?"
+                self._disturb()
+                self.running = ""
+                self.refuses_to_start = self.does_not_recover
+                for table, number in self.crash_loses.items():
+                    self.rows[table] -= number
             case "pg_checksums", ["--check", "--pgdata", cluster]:
                 if self.running:
                     return 1, "", "pg_checksums: error: cluster must be shut down"
@@ -129,7 +149,7 @@ class FakePostgres:
                 assert {"--no-psqlrc", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"} <= set(options)
                 (database,) = (o.removeprefix("--dbname=") for o in options if o.startswith("--dbname="))
                 return 0, self._query(database, input), ""
-            case "pgbench", ["--initialize", "--quiet"]:
+            case "pgbench", ["--initialize", "--quiet", "--scale=1"]:
                 pass
             case "pgbench", options:
                 self._load(dict(option.removeprefix("--").partition("=")[::2] for option in options))
@@ -146,14 +166,14 @@ class FakePostgres:
         if "pg_stat_wal" in sql:
             # Else what was counted last might not be among it, and the question itself would be.
             assert database == "template1"
-            assert sql.index("pg_stat_force_next_flush()") < sql.index("pg_stat_wal")
-            return "\n" + "|".join(f"{value:g}" for value in self._counted) + "\n"
+            assert WAIT.fullmatch(sql), sql
+            return "\n" + "|".join(f"{value!r}" for value in self._counted) + "\n"
         assert database == "postgres"
         self._count(1, 1000.0)
         self._disturb()
         if found := re.search(r"select count\(\*\) from (\w+);", sql):
             return f"{self.rows[found[1]]}\n"
-        if "abalance" in sql:
+        if "sum(abalance)" in sql:
             return "|".join(self.balances) + "\n"
         if sql == "select id from audit;":
             return "".join(f"{number}\n" for number in range(1, self.rows["audit"] + 1))
@@ -162,17 +182,20 @@ class FakePostgres:
     def _load(self, options: dict[str, str]) -> None:
         """Transactions, and their logs, one a thread (pgbench's manual, "Per-Transaction Logging")."""
         self.loads.append(options)
-        if options.get("file") == SCRIPT:
-            assert re.fullmatch(r"insert into audit .*;\n", self.written[SCRIPT])
+        # For a builtin pgbench would ask about its tables first.
+        assert options["file"] == SCRIPT
+        assert "builtin" not in options
+        if re.fullmatch(r"insert into audit [^;]*;\n", self.written[SCRIPT]):
             script, table = "insert", "audit"
         else:
-            assert options["builtin"] == "tpcb-like"
+            assert "\ninsert into pgbench_history " in self.written[SCRIPT]
             script, table = "tpcb", "pgbench_history"
         clients, each = int(options["client"]), int(options["transactions"])
-        # A thread each; without a vacuum that would add work of its own; the same in each run.
+        # A thread each; without a vacuum that would add work of its own.
         assert options["jobs"] == options["client"]
         assert {"no-vacuum", "log"} <= options.keys()
-        assert options["random-seed"] == "1"
+        assert options["random-seed"].isdecimal()
+        assert options["protocol"] == "prepared"
         assert options["log-prefix"] == TRANSACTIONS
         rate = int(options["rate"]) if "rate" in options else None
         lines = [
@@ -189,7 +212,7 @@ class FakePostgres:
         number = clients * each
         self.rows[table] += number - self.loses
         self._count(number, ACTIVE_MS)
-        self._works(script, number, rate)
+        self._works(script, number, clients, rate)
 
     def _count(self, number: int, active_ms: float) -> None:
         more = (1.0, 1.0, LOG_WRITE_MS, LOG_SYNC_MS, active_ms)
@@ -227,14 +250,19 @@ BEGUN = {*THINGS, "server"} - {"mount /mnt"}
 
 @dataclass(frozen=True)
 class Cost:
-    """What a transaction makes the machine do, beside a WRITE; a record of the audit log costs twice that."""
+    """What a transaction makes the machine do, beside a WRITE; a record of the audit log costs twice that.
+
+    `start` is what each client or producer costs beside, of everything but WRITEs.
+    """
 
     ipis: int = 3  # none with soft IPIs
     wakeups: int = 4  # none with polling
     switches: int = 7
     exits: int = 50
     timer_exits: int = 2  # ten times that unmasked
+    redundant_exits: int = 6  # none if masked
     wfx_exits: int = 5  # none where WFx is not trapped
+    start: int = 997
 
 
 class Known(Recorded[Value]):
@@ -303,7 +331,7 @@ class FakeGuest(Known[set[int]], FakeKernel):
         self._input: str | None = None
         self.allowed = {
             PORT[0]: (PORT[1],),
-            IDLE_US: ("0\n",),
+            IDLE_US: ("0\n", "700\n", "1000\n"),
             cq_poll.PATH: ("0\n", "1\n", "-1\n"),
             f"{INSTANCE}/events/rdma_core/cq_schedule/enable": ("1\n",),
             "/proc/sys/vm/drop_caches": ("3\n",),
@@ -382,10 +410,12 @@ class FakeGuest(Known[set[int]], FakeKernel):
         match argv:
             case ["insmod", path]:
                 self.there.append(f"module {path.removeprefix('/tools/').removesuffix('.ko')}")
-                self.poll, self.idle_us = "-1", "1000"
+                if path.endswith("/ib_core_cq_poll.ko"):
+                    self.poll, self.idle_us = "-1", "1000"
             case ["rmmod", name]:
                 self.there.remove(f"module {name}")
-                self.poll = "-1" if name == "ib_core_cq_poll" else self.poll
+                if name == "ib_core_cq_poll":
+                    self.poll, self.idle_us = "-1", "1000"
             case ["ip" | "rdma" as what, "link", "add", name, *_]:
                 self.there.append(f"{what} {name}")
             case ["ip" | "rdma" as what, "link", "delete", name]:
@@ -427,8 +457,11 @@ class FakeGuest(Known[set[int]], FakeKernel):
             case ["sh", "-c", script] if "kind=exit_path" in script:
                 assert "module cvmtune_ipi" in self.there
                 self.machine.called.append(self.machine.state())
-            case ["sh", "-c", script] if "/tools/database.tar.gz" in script:
-                found = re.search(r"-C (\S+) && sync$", script)
+            # Not by sh, which would not tell that the archive could not be read.
+            case ["bash", "-o", "pipefail", "-c", script]:
+                busybox = "/bin/busybox"
+                unpack = rf"{busybox} zcat /tools/database\.tar\.gz \| {busybox} tar -x -C (\S+) && sync"
+                found = re.fullmatch(unpack, script)
                 assert found, script
                 self.unpacked.append((found[1], "mount /mnt" in self.there))
             case ["/tools/auditlog", "write", "/mnt/audit.log", *numbers]:
@@ -448,9 +481,10 @@ class FakeGuest(Known[set[int]], FakeKernel):
     def _log(self, numbers: tuple[str, ...]) -> str:
         assert "mount /mnt" in self.there
         self.audit.append(numbers)
-        producers, records, rate = map(int, numbers[:3])
+        producers, records, rate, *cpus, _seed = map(int, numbers)
+        assert len(cpus) == 2
         self._records = producers * records
-        self.machine.work("audit", self._records, 2, rate or None)
+        self.machine.work("audit", self._records, 2, producers, rate or None)
         told = range(self._records - self.audit_forgets)
         return "".join(f"{1000 + n} {20_000} {EXECUTE_MS * 10**6 + 300_000} {40_000}\n" for n in told)
 
@@ -508,6 +542,8 @@ class FakeHost(RecordedHost[set[int]], Known[set[int]], WfxKernel):
         wfx_exits, timer = counts["wfx_exits"], counts["timer_exits"]
         by_vcpu = ((wfx_exits // 5, wfx_exits // 7), (1, wfx_exits - wfx_exits // 5 - wfx_exits // 7 - 1))
         shares = (timer // 3, timer - timer // 3)
+        redundant = counts["redundant_exits"]
+        redundants = (redundant // 4, redundant - redundant // 4)
         confidential = self.machine.confidential
         took = (8, 9) if confidential else shares
         texts = [
@@ -517,7 +553,7 @@ class FakeHost(RecordedHost[set[int]], Known[set[int]], WfxKernel):
             f" 11: {took[0]:10} {took[1]:10}     GICv3  27 Level     kvm guest vtimer\n"
             f"IPI0: {9:10} {9:10}       Rescheduling interrupts\n",
             "vcpu entries masked_entries timer_exits redundant_exits\n"
-            + "".join(f"{vcpu} 123 12 {number} 3\n" for vcpu, number in enumerate(shares))
+            + "".join(f"{vcpu} 123 12 {shares[vcpu]} {redundants[vcpu]}\n" for vcpu in (0, 1))
             if confidential
             else "",
         ]
@@ -535,7 +571,7 @@ class Machine(fake_machine.Machine):
         self.confidential = confidential
         self.cost = Cost()
         self.counts = dict.fromkeys(
-            ("ipis", "wakeups", "switches", "exits", "timer_exits", "wfx_exits", "writes"), 10_000
+            (*(one.name for one in fields(Cost) if one.name != "start"), "writes"), 10_000
         )
         self.uptime = 1000.0
         self.ticks = 5000
@@ -558,17 +594,18 @@ class Machine(fake_machine.Machine):
             "mode": host.mode,
             "travel": host.travel,
             "poller": guest.poll,
+            "idle_us": guest.idle_us,
             "CPUs of vCPU 0": host.affinity[THREADS[0]],
             "CPUs of vCPU 1": host.affinity[THREADS[1]],
             "server": guest.database.running,
             **{thing: thing in guest.there for thing in THINGS},
         }
 
-    def transactions(self, script: str, number: int, rate: int | None) -> None:
-        self.work(script, number, 1, rate)
+    def transactions(self, script: str, number: int, clients: int, rate: int | None) -> None:
+        self.work(script, number, 1, clients, rate)
 
-    def work(self, what: str, number: int, factor: int, rate: int | None) -> None:
-        """Do so many transactions, or records, each of which costs `factor` times as much."""
+    def work(self, what: str, number: int, factor: int, clients: int, rate: int | None) -> None:
+        """Have so many clients do so many transactions, or records, of `factor` times the cost."""
         self.seen.append((what, self.state()))
         guest, host, cost = self.guest, self.host, self.cost
         untrapped = len(host.cpus & set(THREADS)) / len(THREADS)
@@ -579,10 +616,11 @@ class Machine(fake_machine.Machine):
             "switches": cost.switches,
             "exits": cost.exits,
             "timer_exits": cost.timer_exits * (10 if unmasked else 1),
+            "redundant_exits": cost.redundant_exits if unmasked else 0,
             "wfx_exits": round(cost.wfx_exits * (1 - untrapped)),
         }
         for name, each in costs.items():
-            self.counts[name] += number * factor * each
+            self.counts[name] += number * factor * each + clients * cost.start
         self.counts["writes"] += 0 if self.writes_nothing else number
         seconds = number / (rate or 100)
         self.uptime += seconds

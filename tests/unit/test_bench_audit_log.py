@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,16 +15,19 @@ from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
 
 PATH = "/mnt/audit.log"
-LOAD = Load(producers=3, records=2, rate=40, writer_cpu=0, producer_cpu=1)
+LOAD = Load(producers=3, records=2, rate=40, writer_cpu=0, producer_cpu=1, seed=7)
 SAYS = "".join(f"{n} {10 + n} {100 + n} {1000 + n}\n" for n in range(6))
 
 
 class Guest:
     """A guest whose helper says this, with this status; `fails` is a program that fails."""
 
-    def __init__(self, says: str = SAYS, status: int = 0, fails: str = "") -> None:
+    def __init__(
+        self, says: str = SAYS, status: int = 0, fails: str = "", errors: str = "auditlog: an error\n"
+    ) -> None:
         self.says = says
         self.status = status
+        self.errors = errors if status else ""
         self.fails = fails
         self.commands: list[list[str]] = []
 
@@ -42,7 +46,7 @@ class Guest:
             return Completed(tuple(argv), 1, "", "refused", 0.1)
         if argv[0] == "rm":
             return Completed(tuple(argv), 0, "", "", 0.1)
-        return Completed(tuple(argv), self.status, self.says, "an error" if self.status else "", 0.1)
+        return Completed(tuple(argv), self.status, self.says, self.errors, 0.1)
 
 
 # What it prints
@@ -95,7 +99,7 @@ def test_log_is_written_anew() -> None:
     assert guest.commands == [
         ["rm", "-f", PATH],
         # As in the header of kernel/selftests/auditlog.c.
-        ["/tools/auditlog", "write", PATH, "3", "2", "40", "0", "1"],
+        ["/tools/auditlog", "write", PATH, "3", "2", "40", "0", "1", "7"],
     ]
     assert [record.late for record in records] == list(range(6))
     assert records[5] == Record(5, 15, 105, 1005)
@@ -131,7 +135,38 @@ def test_records_of_an_intact_log(number: int) -> None:
     assert guest.commands == [["/tools/auditlog", "check", PATH]]
 
 
-@pytest.mark.parametrize("status", [1, 2, 127, -11])
+def test_log_of_another_seed() -> None:
+    guest = Guest()
+    log(guest, "/tools", PATH, replace(LOAD, seed=0))
+    assert guest.commands[1][-1] == "0"
+    assert Load(3, 2, 40, 0, 1) == replace(LOAD, seed=0)
+
+
+DAMAGE = "auditlog: record 3 of the file: not what was logged\n"
+
+
 @pytest.mark.parametrize("says", ["", "90\n"])
-def test_damaged_log_has_no_intact_records(status: int, says: str) -> None:
-    assert intact(Guest(says, status), "/tools", PATH) == 0
+def test_damaged_log_has_no_intact_records(says: str) -> None:
+    assert intact(Guest(says, 1, errors=DAMAGE), "/tools", PATH) == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "errors"),
+    [
+        (1, "auditlog: /mnt/audit.log: Input/output error\n"),
+        (1, "refused"),
+        (1, ""),
+        *((status, DAMAGE) for status in (2, 124, 127, -1, -11)),
+        *((status, "") for status in (2, 127, -9)),
+    ],
+)
+@pytest.mark.parametrize("says", ["", "90\n"])
+def test_check_that_fails_is_no_damage_but_an_error(status: int, errors: str, says: str) -> None:
+    with pytest.raises(CvmtuneError, match=r"/tools/auditlog check"):
+        intact(Guest(says, status, errors=errors), "/tools", PATH)
+
+
+def test_damage_is_told_of_by_the_status() -> None:
+    guest = Guest("90\n")
+    guest.errors = DAMAGE
+    assert intact(guest, "/tools", PATH) == 90

@@ -35,6 +35,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.bench.blackbox import (
+    AFTER,
     COMBINATIONS,
     DEFAULT_SCALE,
     FEATURES,
@@ -47,7 +48,7 @@ from cvmtune.bench.blackbox import (
     switched,
 )
 from cvmtune.bench.guest import Host
-from cvmtune.bench.raw import RawRun
+from cvmtune.bench.raw import RawRun, Round
 from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.knobs import cq_poll, soft_ipi, wfx
 from cvmtune.knobs.contract import KnobError
@@ -63,7 +64,7 @@ SCALE = Scale(
     client_cpu=1,
 )
 # As little as there can be, for what is run hundreds of times.
-TINY = replace(SCALE, rates=(("insert", 4),), records=1)
+TINY = replace(SCALE, rates=(("insert", 4),))
 LOADS = ("insert", "tpcb", "audit")
 COST = Cost()
 
@@ -109,6 +110,14 @@ def samples(raw: RawRun, state: str, name: str, index: int = 0) -> tuple[float, 
     (one,) = (one for one in raw.rounds if (one.state, one.index) == (state, index))
     (found,) = (series for series in one.series if series.name == name)
     return found.samples
+
+
+def measured(raw: RawRun) -> tuple[Round, ...]:
+    """The rounds without what comes after them all."""
+    *rounds, after = raw.rounds
+    assert (after.state, after.index) == (AFTER, 0)
+    assert all(one.state in COMBINATIONS for one in rounds)
+    return tuple(rounds)
 
 
 def sample(raw: RawRun, state: str, name: str) -> float:
@@ -195,6 +204,7 @@ IN_FORCE = {
 
 def with_module(machine: Machine) -> None:
     machine.guest.there.append("module ib_core_cq_poll")
+    machine.guest.idle_us = "700"
     machine.first = machine.state()
 
 
@@ -233,7 +243,9 @@ def test_poller_looks_without_end_before_it_starts(machine: Machine) -> None:
         assert machine.guest.poll == "0"
     paths = {IDLE_US, cq_poll.PATH}
     written = [one for one in machine.guest.written_texts if one[0] in paths]
-    assert written == [(IDLE_US, "0\n"), (cq_poll.PATH, "0\n"), (cq_poll.PATH, "-1\n")]
+    # What it had is back once no poller would use it.
+    assert written == [(IDLE_US, "0\n"), (cq_poll.PATH, "0\n"), (cq_poll.PATH, "-1\n"), (IDLE_US, "700\n")]
+    assert machine.guest.idle_us == "700"
 
 
 def test_every_cpu_that_is_online_waits_for_soft_ipis(machine: Machine) -> None:
@@ -246,7 +258,7 @@ def test_poller_is_stopped_before_the_others_are_put_back(machine: Machine) -> N
     """As it was started last: what is taken back goes the way it came."""
     with_module(machine)
     with switched(machine.guest, vm_host(machine), COMBINATIONS["on"], poll_cpu=1):
-        begun = [path for path, _ in machine.guest.written_texts if path != IDLE_US]
+        begun = [path for path, _ in machine.guest.written_texts]
         machine.guest.written_texts.clear()
     assert [path for path, _ in machine.guest.written_texts] == begun[::-1]
 
@@ -356,13 +368,13 @@ def test_states_alternate_in_turned_order(
 ) -> None:
     machine = different(tmp_path / "one")
     raw = run(machine, states, rounds, scale=TINY)
-    assert [one.state for one in raw.rounds] == expected
-    assert [one.index for one in raw.rounds] == [n // len(states) for n in range(len(expected))]
-    # Of each round, its records and its transactions; both scripts have run once, before.
-    seen = machine.seen[2:]
-    assert [load for load, _ in seen] == ["audit", "insert"] * len(expected)
+    assert [one.state for one in measured(raw)] == expected
+    assert [one.index for one in measured(raw)] == [n // len(states) for n in range(len(expected))]
+    # Of each round, its records and its transactions, and of both the smallest run; it was warm before.
+    seen = machine.seen[1:]
+    assert [load for load, _ in seen] == ["audit", "audit", "insert", "insert"] * len(expected)
     for number, (_, found) in enumerate(seen):
-        features = COMBINATIONS[expected[number // 2]]
+        features = COMBINATIONS[expected[number // 4]]
         for name, (off, on, feature) in IN_FORCE.items():
             on = "0" if name == "poller" else on  # where the scale has it
             assert found[name] == (on if feature in features else off), (number, name)
@@ -373,10 +385,17 @@ def test_states_alternate_in_turned_order(
 
 def test_database_is_warm_before_the_first_round(machine: Machine) -> None:
     run(machine, ("on",))
-    assert [load for load, _ in machine.seen] == ["insert", "tpcb", "audit", "insert", "tpcb"]
+    loads = [load for load, _ in machine.seen]
+    assert loads == ["insert", "tpcb", *("audit",) * 2, *("insert",) * 2, *("tpcb",) * 2]
     # With whatever the machine came with.
-    assert machine.seen[0][1]["soft IPIs"] == frozenset()
+    for _, found in machine.seen[:2]:
+        assert (found["soft IPIs"], found["mode"], found["poller"]) == (frozenset(), "hw", "-1")
     assert "pg_prewarm" in machine.guest.database.queries[0][1]
+    # By the loads that are compared.
+    warm = machine.guest.database.loads[:2]
+    assert [(one["rate"], one["client"], one["transactions"]) for one in warm] == [
+        *(("20", "1", "10"), ("10", "1", "5"))
+    ]
 
 
 def test_says_what_it_is_and_what_comes(machine: Machine) -> None:
@@ -429,28 +448,69 @@ def test_hypercalls_are_timed_on_cpus_of_their_own_before_all_else(machine: Mach
 
 def test_log_is_by_the_scale(machine: Machine) -> None:
     run(machine, ("off",))
-    # Producers, records, rate; the writer beside the poller, the producers on the other CPU.
-    assert machine.guest.audit == [("3", "2", str(SCALE.audit_rate), "0", "1")]
+    # Producers, records, rate; the writer beside the poller, the producers on the other CPU; the seed. Before
+    # them what a run takes that writes as little as there can be, by as many.
+    assert machine.guest.audit == [
+        ("3", "1", "0", "0", "1", "0"),
+        ("3", "2", str(SCALE.audit_rate), "0", "1", "0"),
+    ]
     machine.guest.audit.clear()
     run(machine, ("off",), scale=replace(SCALE, server_cpu=1, client_cpu=0, audit_rate=7, producers=2))
-    assert machine.guest.audit == [("2", "2", "7", "1", "0")]
+    assert machine.guest.audit == [("2", "1", "0", "1", "0", "0"), ("2", "2", "7", "1", "0", "0")]
+
+
+def test_each_round_has_its_own_random_numbers_in_all_states(machine: Machine) -> None:
+    run(machine, ("off", "ipi"), rounds=3, scale=TINY)
+    in_turn = ["0", "0", "1", "1", "2", "2"]
+    assert [numbers[-1] for numbers in machine.guest.audit] == [seed for seed in in_turn for _ in range(2)]
+    first, *loads = (one["random-seed"] for one in machine.guest.database.loads)
+    assert first == "1"  # what warms it is no round's
+    assert loads == [seed for seed in in_turn for _ in range(2)]
+
+
+def test_smallest_run_has_as_many_clients_and_no_rate(machine: Machine) -> None:
+    run(machine, ("off",), more=True)
+    loads = machine.guest.database.loads[2:]
+    for load, least in zip(loads[::2], loads[1::2], strict=True):
+        assert int(load["transactions"]) > 1
+        assert least["transactions"] == "1"
+        assert least["client"] == load["client"]
+        assert "rate" not in least
+    scripts = [load for load, _ in machine.seen if load != "audit"][2:]
+    assert scripts[::2] == scripts[1::2]
+    assert machine.guest.audit[2:] == [("3", "1", "0", "0", "1", "0"), ("3", "2", "0", "0", "1", "0")]
 
 
 def test_check_comes_after_all_rounds(machine: Machine) -> None:
     run(machine, rounds=2, scale=TINY)
     ran = [one for one in machine.guest.operations if one.startswith(("run", "write /proc/sys/vm"))]
     order = [
-        *("/auditlog write", "/pgbench", "/pg_amcheck", "--mode=fast stop", "drop_caches", "/pg_checksums"),
+        *("--mode=immediate stop", "drop_caches", "--log", "/psql"),
+        *("/pg_amcheck", "/psql", "--mode=fast stop", "drop_caches", "/pg_checksums"),
         *("umount /mnt", "umount /export"),
     ]
-    last = [max(at for at, one in enumerate(ran) if word in one) for word in order]
-    assert last == sorted(last)
-    for word in order[2:]:
-        assert sum(word in one for one in ran) == 1
+    at = max(at for at, one in enumerate(ran) if "/pgbench" in one)
+    after = ran[at + 1 :]
+    checks = iter(after)
+    for word in order:
+        assert any(word in one for one in checks), word
+    assert not any("auditlog write" in one for one in after)
+    for word, number in (("drop_caches", 2), ("--log ", 1), ("start", 1), ("/pg_amcheck", 1), ("stop", 2)):
+        assert sum(word in one for one in after) == number, word
+
+
+def test_rows_are_counted_anew_after_the_server_was_killed(machine: Machine) -> None:
+    run(machine, scale=TINY)
+    ran = machine.guest.operations
+    killed = next(at for at, one in enumerate(ran) if "--mode=immediate" in one)
+    checked = next(at for at, one in enumerate(ran) if "/pg_amcheck" in one)
+    assert sum("/psql" in one for one in ran[killed:checked]) == 2
+    tables = [re.search(r"count\(\*\) from (\w+);", sql) for _, sql in machine.guest.database.queries[-3:-1]]
+    assert {found[1] for found in tables if found} == {"audit", "pgbench_history"}
 
 
 # What fails and is no error: it looks for what may not be there.
-LET_PASS = ("run pgrep", "run pidwait", "run timeout", "run /tools/auditlog check")
+LET_PASS = ("run pgrep", "run pidwait", "run timeout")
 
 
 @FAULTS
@@ -471,11 +531,12 @@ def test_whatever_fails_all_is_left_as_it_was(tmp_path: Path, fault: BaseExcepti
 
 COUNTS = {
     **{
-        name: "per something" for name in ("ipis", "wakeups", "switches", "exits", "timer_exits", "wfx_exits")
+        name: "per something"
+        for name in ("ipis", "wakeups", "switches", "exits", "timer_exits", "redundant_exits", "wfx_exits")
     },
     **{name: "CPUs" for name in ("poller_use", "cpu_use")},
 }
-OF_HOST = {"exits", "timer_exits", "wfx_exits", "cpu_use"}
+OF_HOST = {"exits", "timer_exits", "redundant_exits", "wfx_exits", "cpu_use"}
 PARTS = {
     "insert": ("begin", "client", "server", "flush", "rpc", "rtt"),
     "tpcb": ("begin", "client", "server", "flush", "rpc", "rtt"),
@@ -485,38 +546,73 @@ PARTS = {
 
 def names_of(load: str, counts: set[str]) -> set[str]:
     parts = PARTS[load.partition("_")[0]]
-    return {load, f"{load}_lost", *(f"{load}_{one}" for one in counts), *(f"{load}/{one}" for one in parts)}
+    served = set() if load.startswith("audit") or load.endswith("_closed") else {f"{load}_served"}
+    return {
+        load,
+        f"{load}_lost",
+        *served,
+        *(f"{load}_{one}" for one in counts),
+        *(f"{load}/{one}" for one in parts),
+    }
 
 
 @pytest.mark.parametrize("host", [True, False])
 def test_metrics_of_a_round(machine: Machine, host: bool) -> None:
     counts = COUNTS.keys() - (set() if host else OF_HOST)
-    for one in run(machine, ("off", "ipi+cq-poll"), host=host).rounds:
+    raw = run(machine, ("off", "ipi+cq-poll"), host=host)
+    for one in measured(raw):
         names = [series.name for series in one.series]
         assert len(names) == len(set(names))
-        assert set(names) == {"damage"}.union(*(names_of(load, counts) for load in LOADS))
+        assert set(names) == set[str]().union(*(names_of(load, counts) for load in LOADS))
+    assert [series.name for series in raw.rounds[-1].series] == ["all_lost", "damage"]
+
+
+def test_metrics_of_all_loads(machine: Machine) -> None:
+    """Of the others few counts: they are not compared."""
+    (one,) = measured(run(machine, ("on",), more=True))
+    few = {"audit_closed", *(load.name for load in more_loads(SCALE))}
+    names = [series.name for series in one.series]
+    assert len(names) == len(set(names))
+    wanted = [names_of(load, set(COUNTS)) for load in LOADS] + [
+        names_of(load, {"ipis", "exits"}) for load in few
+    ]
+    assert set(names) == set[str]().union(*wanted)
+
+
+def test_ordinary_vm_has_no_redundant_exits(tmp_path: Path) -> None:
+    """Who emulates its timer does not tell of them."""
+    for one in measured(run(Machine(tmp_path, confidential=False), ("off", "ipi"))):
+        names = {series.name for series in one.series}
+        counts = COUNTS.keys() - {"redundant_exits"}
+        assert names == set[str]().union(*(names_of(load, counts) for load in LOADS))
 
 
 def test_units_and_what_is_better(machine: Machine) -> None:
     for series in run(machine, ("off",)).rounds[0].series:
         assert series.better == "lower"
         assert "{" not in series.title
-        if series.name in LOADS or "/" in series.name:
+        if series.name in LOADS or "/" in series.name or series.name.endswith("_served"):
             assert (series.unit, series.kind) == ("ns", "time")
             continue
         assert series.kind == "count"
         load, _, name = series.name.partition("_")
         if name == "lost":
             assert series.unit == ("records" if load == "audit" else "transactions")
-        elif name in COUNTS:
+        else:
             assert series.unit.startswith("CPUs" if COUNTS[name] == "CPUs" else "per ")
             assert ("record" in series.unit) is (load == "audit" and COUNTS[name] != "CPUs")
-        else:
-            assert (series.name, series.unit) == ("damage", "findings")
 
 
-ON = {**asdict(COST), "ipis": 0, "wakeups": 0, "wfx_exits": 0}
-OFF = {**asdict(COST), "timer_exits": 10 * COST.timer_exits}
+def test_units_of_what_comes_after(machine: Machine) -> None:
+    lost, damage = run(machine, ("off",)).rounds[-1].series
+    assert (lost.name, lost.unit, lost.kind, lost.better) == ("all_lost", "transactions", "count", "lower")
+    assert (damage.name, damage.unit, damage.kind, damage.better) == ("damage", "findings", "count", "lower")
+    assert AFTER not in COMBINATIONS
+
+
+MASKED = {name: each for name, each in asdict(COST).items() if name != "start"} | {"redundant_exits": 0}
+ON = {**MASKED, "ipis": 0, "wakeups": 0, "wfx_exits": 0}
+OFF = {**MASKED, "timer_exits": 10 * COST.timer_exits, "redundant_exits": COST.redundant_exits}
 
 
 @pytest.mark.parametrize(
@@ -527,18 +623,30 @@ OFF = {**asdict(COST), "timer_exits": 10 * COST.timer_exits}
         ("ipi", {**OFF, "ipis": 0}),
         ("cq-poll", {**OFF, "wakeups": 0}),
         ("wfx", {**OFF, "wfx_exits": 0}),
-        ("vtimer", asdict(COST)),
+        ("vtimer", MASKED),
     ],
 )
 def test_counts_are_per_transaction_and_record(machine: Machine, state: str, counts: dict[str, int]) -> None:
-    """What switching, queries and checks count is none of it."""
+    """What switching, queries, checks and starting the clients count is none of it."""
     raw = run(machine, (state,))
     for name, count in counts.items():
         for load, factor in (("insert", 1), ("tpcb", 1), ("audit", 2)):
             assert sample(raw, state, f"{load}_{name}") == pytest.approx(factor * count), (load, name)
 
 
-def test_counts_do_not_depend_on_how_much_is_done(machine: Machine) -> None:
+@pytest.mark.parametrize("start", [0, 1, 10**6])
+def test_counts_do_not_depend_on_what_it_takes_to_start(machine: Machine, start: int) -> None:
+    machine.cost = replace(COST, start=start)
+    raw = run(machine, ("off",), more=True)
+    for load in ("insert", "tpcb", "insert_2", "tpcb_1_closed", "insert_2_closed"):
+        assert sample(raw, "off", f"{load}_ipis") == COST.ipis, load
+        assert sample(raw, "off", f"{load}_exits") == COST.exits, load
+    for load in ("audit", "audit_closed"):
+        assert sample(raw, "off", f"{load}_exits") == 2 * COST.exits, load
+    assert sample(raw, "off", "tpcb_switches") == COST.switches
+
+
+def test_counts_do_not_depend_on_how_how_much_is_done(machine: Machine) -> None:
     raw = run(machine, ("off",), scale=replace(SCALE, seconds=3.0, records=17))
     assert len(samples(raw, "off", "insert")) == 60
     assert sample(raw, "off", "insert_switches") == COST.switches
@@ -565,6 +673,18 @@ def test_latencies_are_all_told(machine: Machine) -> None:
     # Late, hand-off, the write beyond its RPC, its RPC, answer.
     written = EXECUTE_MS * 1e6 + 300_000
     assert samples(raw, "on", "audit") == tuple(1000.0 + n + 20_000 + written + 40_000 for n in range(6))
+
+
+def test_latency_from_its_beginning_is_without_the_lag(machine: Machine) -> None:
+    raw = run(machine, more=True)
+    served = (1000.0 * (LATENCY_US - LAG_US),)
+    assert samples(raw, "off", "insert_served") == served * 10
+    assert samples(raw, "on", "tpcb_served") == served * 5
+    assert samples(raw, "on", "insert_2_served") == served * 14
+    for one in measured(raw):
+        assert {series.name for series in one.series if series.name.endswith("_served")} == {
+            *("insert_served", "tpcb_served", "insert_2_served", "tpcb_2_served")
+        }
 
 
 @pytest.mark.parametrize("state", ["off", "ipi+wfx", "on"])
@@ -619,7 +739,7 @@ def test_storage_that_nothing_is_written_to_is_an_error(machine: Machine) -> Non
 def test_with_all_loads(machine: Machine) -> None:
     raw = run(machine, ("off", "ipi", "on"), more=True)
     more = {one.name for one in more_loads(SCALE)}
-    for one in raw.rounds:
+    for one in measured(raw):
         names = {series.name for series in one.series}
         assert set(LOADS) < names
         assert names.issuperset(more) is (one.state != "ipi")
@@ -630,7 +750,7 @@ def test_with_all_loads(machine: Machine) -> None:
 
 @pytest.mark.parametrize("state", ["off", "on"])
 def test_parts_of_the_other_loads_add_up_too(machine: Machine, state: str) -> None:
-    (one,) = run(machine, (state,), more=True).rounds
+    (one,) = measured(run(machine, (state,), more=True))
     means = {series.name: sum(series.samples) / len(series.samples) for series in one.series}
     wholes = {name.partition("/")[0] for name in means if "/" in name}
     assert wholes > set(LOADS)
@@ -648,14 +768,45 @@ def test_parts_of_the_other_loads_add_up_too(machine: Machine, state: str) -> No
 
 def test_nothing_is_lost(machine: Machine) -> None:
     raw = run(machine)
-    for name in (*(f"{load}_lost" for load in LOADS), "damage"):
+    for name in (f"{load}_lost" for load in LOADS):
         assert sample(raw, "off", name) == sample(raw, "on", name) == 0
+    for name in ("all_lost", "damage"):
+        assert sample(raw, AFTER, name) == 0
+
+
+@pytest.mark.parametrize(
+    ("loses", "lost"),
+    [({"audit": 3}, 3), ({"pgbench_history": 1}, 1), ({"audit": 3, "pgbench_history": 2}, 5)],
+)
+def test_what_was_only_in_memory_is_lost_when_the_server_is_killed(
+    machine: Machine, loses: dict[str, int], lost: int
+) -> None:
+    machine.guest.database.crash_loses = loses
+    raw = run(machine, rounds=2)
+    assert sample(raw, AFTER, "all_lost") == lost
+    assert sample(raw, AFTER, "damage") == 0
+    for name in ("insert_lost", "tpcb_lost"):
+        assert sample(raw, "off", name) == sample(raw, "on", name) == 0
+    assert machine.changed() == set()
+
+
+def test_loss_of_a_script_that_is_not_among_the_loads_is_seen_too(machine: Machine) -> None:
+    machine.guest.database.crash_loses = {"pgbench_history": 500}
+    assert sample(run(machine, scale=TINY), AFTER, "all_lost") == 500
+
+
+def test_server_that_does_not_recover_is_an_error_that_leaves_nothing(machine: Machine) -> None:
+    machine.guest.database.does_not_recover = True
+    with pytest.raises(CvmtuneError):
+        run(machine, scale=TINY)
+    assert machine.changed() == set()
 
 
 def test_transactions_that_are_not_there_are_counted(machine: Machine) -> None:
     machine.guest.database.loses = 2
     raw = run(machine)
-    assert sample(raw, "off", "insert_lost") == sample(raw, "on", "tpcb_lost") == 2
+    # By the load, and by the smallest run beside it.
+    assert sample(raw, "off", "insert_lost") == sample(raw, "on", "tpcb_lost") == 4
     assert sample(raw, "on", "audit_lost") == 0
 
 
@@ -670,7 +821,7 @@ def test_records_that_are_not_there_are_counted(machine: Machine, intact: int, l
 
 def test_records_that_were_not_told_are_an_error(machine: Machine) -> None:
     machine.guest.audit_forgets = 1
-    with pytest.raises(CvmtuneError, match="of 6 records it tells 5"):
+    with pytest.raises(CvmtuneError, match="of 3 records it tells 2"):
         run(machine)
     assert machine.changed() == set()
 
@@ -692,17 +843,17 @@ def test_transactions_that_were_not_logged_are_an_error(machine: Machine) -> Non
         (3, (2, "one\ntwo\n"), ("8", "7", "7", "7"), 6),
     ],
 )
-def test_damage_is_in_every_round(
+def test_damage_is_in_a_round_of_its_own(
     machine: Machine, bad: int, complaints: tuple[int, str], balances: tuple[str, ...], damage: int
 ) -> None:
     """Nobody knows which of them it came from."""
     database = machine.guest.database
     database.bad, database.complaints, database.balances = bad, complaints, balances
     raw = run(machine, rounds=2, scale=TINY)
-    assert len(raw.rounds) == 4
-    for one in raw.rounds:
-        assert samples(raw, one.state, "damage", one.index) == (damage,)
-        assert one.series[-1].name == "damage"
+    assert len(measured(raw)) == 4
+    assert not any(series.name == "damage" for one in measured(raw) for series in one.series)
+    assert samples(raw, AFTER, "damage") == (damage,)
+    assert samples(raw, AFTER, "all_lost") == (0,)
     assert machine.changed() == set()
 
 

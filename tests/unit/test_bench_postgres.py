@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import astuple
@@ -93,8 +94,16 @@ def test_transactions_of_ours_one_after_another() -> None:
 
 def test_transactions_of_pgbench_at_a_rate() -> None:
     options = command(Load("tpcb", 100, clients=4, rate=30))
-    assert {"--builtin=tpcb-like", "--rate=30", "--client=4", "--jobs=4", "--transactions=25"} <= set(options)
-    assert not any(option.startswith("--file") for option in options)
+    wanted = {f"--file={SCRIPT}", "--rate=30", "--client=4", "--jobs=4", "--transactions=25"}
+    assert wanted <= set(options)
+    assert not any(option.startswith("--builtin") for option in options)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 17])
+def test_random_numbers_are_those_of_the_seed(guest: Guest, database: Database, seed: int) -> None:
+    assert f"--random-seed={seed}" in command(Load("tpcb", 10, seed=seed))
+    transact(database, Load("insert", 10, rate=20, seed=seed))
+    assert [load["random-seed"] for load in guest.postgres.loads] == [str(seed)]
 
 
 @given(st.integers(1, 10**6), st.integers(1, 64))
@@ -190,7 +199,7 @@ def test_difference_of_statistics(earlier: Statistics, more: Statistics) -> None
 
 def test_statistics_by_their_names(database: Database) -> None:
     assert database.statistics() == Statistics(
-        writes=5000, syncs=5000, write_ms=300.25, sync_ms=700.5, active_ms=90_000.1
+        writes=5000, syncs=5000, write_ms=300.25, sync_ms=700.5, active_ms=90_000.125
     )
 
 
@@ -222,8 +231,108 @@ def test_first_times_are_over_when_it_is_warm(guest: Guest, database: Database) 
     database.warm([Load("insert", 10), Load("tpcb", 20, clients=2)])
     prewarm, update = (sql for _, sql in guest.postgres.queries[:2])
     assert "pg_prewarm(" in prewarm
-    assert "update pgbench_accounts" in update
-    assert len(guest.postgres.loads) == 2
+    # Tables and indexes of pgbench and ours.
+    assert {"'pgbench%'", "'audit%'"} <= set(prewarm.rstrip(";").split())
+    # It is a change of the page, not of what is in it, and no more apart than rows that fill one.
+    found = re.fullmatch(r"update pgbench_accounts set abalance = abalance where aid % (\d+) = 0;", update)
+    assert found
+    # A page has 8192 bytes, 24 of them its header; a row takes 128, and 4 to be found by.
+    assert 1 < int(found[1]) <= (8192 - 24) // (128 + 4)
+    kinds = [(load["client"], load["transactions"]) for load in guest.postgres.loads]
+    assert kinds == [("1", "10"), ("2", "10")]
+    assert guest.postgres.rows == {"audit": 80, "pgbench_history": 520}
+
+
+def test_warming_that_fails_is_an_error(guest: Guest, database: Database) -> None:
+    guest.fails = "/psql"
+    with pytest.raises(CvmtuneError, match="refused"):
+        database.warm([Load("insert", 10)])
+    assert guest.postgres.loads == []
+    guest.fails = ""
+
+
+# What is known of its rows
+
+
+def test_rows_are_counted_once_to_be_known(guest: Guest, database: Database) -> None:
+    assert [database.known_rows("insert") for _ in range(3)] == [70, 70, 70]
+    assert len(guest.postgres.queries) == 1
+    # Each script by itself.
+    assert database.known_rows("tpcb") == 500
+    assert len(guest.postgres.queries) == 2
+
+
+def test_known_rows_are_those_that_were_counted_last(guest: Guest, database: Database) -> None:
+    assert database.known_rows("insert") == 70
+    guest.postgres.rows["audit"] = 75
+    assert database.known_rows("insert") == 70
+    assert database.rows("insert") == 75
+    assert database.known_rows("insert") == 75
+
+
+@pytest.mark.parametrize("loses", [0, 3])
+def test_load_leaves_known_what_is_there_after_it(guest: Guest, database: Database, loses: int) -> None:
+    guest.postgres.loses = loses
+    transact(database, Load("insert", 10))
+    queries = len(guest.postgres.queries)
+    assert database.known_rows("insert") == 80 - loses
+    assert len(guest.postgres.queries) == queries
+    # What the load before has lost is none of this one's.
+    guest.postgres.loses = 0
+    assert transact(database, Load("insert", 10)).missing == 0
+
+
+def test_rows_are_not_counted_before_a_load(guest: Guest, database: Database) -> None:
+    """What a count leaves to be written would be the load's."""
+    transact(database, Load("insert", 10))
+    guest.commands.clear()
+    guest.postgres.queries.clear()
+    transact(database, Load("insert", 10))
+    asked = ["count" if "count(*)" in sql else "statistics" for _, sql in guest.postgres.queries]
+    assert asked == ["statistics", "statistics", "count"]
+    assert [one.split()[0] for one in guest.commands] == ["sh", "psql", "pgbench", "psql", "sh", "psql"]
+
+
+def test_nobody_knows_what_another_knows(guest: Guest, database: Database) -> None:
+    other = Database(guest, CLUSTER)
+    assert database.known_rows("insert") == 70
+    guest.postgres.rows["audit"] = 71
+    assert other.known_rows("insert") == 71
+
+
+# A server that ends without order
+
+
+def test_crash_reads_again_what_was_stored(guest: Guest, database: Database) -> None:
+    database.crash()
+    control = f"pg_ctl --pgdata {CLUSTER} --wait"
+    assert guest.commands == [
+        f"{control} --mode=immediate stop",
+        "drop caches",
+        f"{control} --log /var/run/postgresql/log start",
+    ]
+    assert guest.postgres.running == CLUSTER
+
+
+def test_crash_forgets_nothing_that_was_known(guest: Guest, database: Database) -> None:
+    guest.postgres.crash_loses = {"audit": 4}
+    assert database.known_rows("insert") == 70
+    database.crash()
+    assert database.known_rows("insert") == 70
+    assert database.rows("insert") == 66
+
+
+@pytest.mark.parametrize("step", ["--mode=immediate", "start"])
+def test_crash_that_fails_is_an_error(guest: Guest, step: str) -> None:
+    with postgres.running(guest, CLUSTER) as database:
+        guest.fails = step
+        with pytest.raises(CvmtuneError, match="refused"):
+            database.crash()
+        # What did not end is not started.
+        asked = [one for one in guest.commands if one.endswith((" start", " stop"))]
+        assert asked[-1].endswith(" start" if step == "start" else f"{step} stop")
+        guest.fails = ""
+        guest.postgres.running = CLUSTER
 
 
 # A load
@@ -257,6 +366,52 @@ def test_script_is_one_record_that_is_committed(guest: Guest, database: Database
     # One statement outside of a transaction is one; the client waits for its commit.
     assert guest.postgres.written[SCRIPT].count(";") == 1
     assert guest.postgres.written[SCRIPT].startswith("insert into audit ")
+
+
+# The text of "tpcb-like" in pgbench's manual, "What Is the 'Transaction' Actually Performed in pgbench?", and
+# the variables that pgbench.c sets for it.
+TPCB_LIKE = """\\set aid random(1, 100000 * :scale)
+\\set tid random(1, 10 * :scale)
+\\set delta random(-5000, 5000)
+BEGIN;
+UPDATE pgbench_accounts SET abalance = abalance + :delta WHERE aid = :aid;
+SELECT abalance FROM pgbench_accounts WHERE aid = :aid;
+UPDATE pgbench_tellers SET tbalance = tbalance + :delta WHERE tid = :tid;
+UPDATE pgbench_branches SET bbalance = bbalance + :delta WHERE bid = :bid;
+INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) VALUES (:tid, :bid, :aid, :delta, NOW);
+END;
+""".replace("NOW", "CURRENT_TIMESTAMP")
+
+
+def test_script_is_the_transaction_of_pgbench_at_scale_1(guest: Guest, database: Database) -> None:
+    transact(database, Load("tpcb", 1))
+    at_scale_1 = TPCB_LIKE.replace(" * :scale", "").replace(":bid", "1")
+    assert guest.postgres.written[SCRIPT] == at_scale_1.lower()
+    assert "--scale=1" in postgres.SETUP.splitlines()
+
+
+def test_script_is_that_of_the_load(guest: Guest, database: Database) -> None:
+    texts = []
+    for script in ("insert", "tpcb", "insert"):
+        transact(database, Load(script, 1))
+        texts.append(guest.postgres.written[SCRIPT])
+    assert texts[0] == texts[2] != texts[1]
+    assert guest.postgres.rows == {"audit": 72, "pgbench_history": 501}
+    assert set(postgres.SCRIPTS) == {"insert", "tpcb"}
+
+
+def test_what_was_to_be_written_later_is_written_before(guest: Guest, database: Database) -> None:
+    transact(database, Load("insert", 1))
+    assert guest.commands[0].startswith("sh -c cat >")
+    assert guest.commands[0].endswith("&& sync")
+
+
+def test_script_that_cannot_be_written_is_an_error(guest: Guest, database: Database) -> None:
+    guest.fails = "sync"
+    with pytest.raises(CvmtuneError, match="refused"):
+        transact(database, Load("insert", 1))
+    assert guest.postgres.loads == []
+    guest.fails = ""
 
 
 def test_something_beside_lasts_as_long_as_the_transactions(guest: Guest, database: Database) -> None:
@@ -450,6 +605,12 @@ def test_what_a_cluster_is_made_by_is_its_setup(guest: Guest) -> None:
     ((_, table),) = guest.postgres.queries
     assert settings in postgres.SETUP
     assert table in postgres.SETUP
+    assert "create extension pg_prewarm;" in table
+    (initdb,) = (one.split() for one in guest.commands if one.startswith("initdb "))
+    (pgbench,) = (one.split() for one in guest.commands if one.startswith("pgbench "))
+    assert initdb[1:3] == ["--pgdata", "/var/lib/new"]
+    assert [*initdb[3:], *pgbench[1:]] == postgres.SETUP.splitlines()[: len(initdb) + len(pgbench) - 4]
+    assert "--data-checksums" in initdb
     assert "create table audit " in table
 
 

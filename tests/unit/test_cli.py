@@ -834,7 +834,8 @@ COUNTED = {
         **{f"{load}_wakeups": (4.0, 0.0) for load in MAIN_METRICS},
         **{f"{load}_exits": (20.0, 20.0) for load in MAIN_METRICS},
         **{f"{load}_wfx_exits": (5.0, 0.0) for load in MAIN_METRICS},
-        "damage": (0.0, 0.0),
+        **{f"{load}_timer_exits": (8.0, 9.0) for load in MAIN_METRICS},
+        **{f"{load}_redundant_exits": (2.0, 0.0) for load in MAIN_METRICS},
     },
 }
 
@@ -844,6 +845,7 @@ class Measured:
     """What was asked of the experiments, by feature; `useless` features change nothing.
 
     `options` are what they were asked beyond that, `cut` the machines whose power was cut, which took `lost`.
+    `all_lost` and `damage` are what blackbox finds after all rounds.
     """
 
     useless: set[str] = field(default_factory=set)
@@ -851,6 +853,8 @@ class Measured:
     options: list[dict[str, object]] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
     lost: int = 0
+    all_lost: int = 0
+    damage: int = 0
 
     def collect(
         self, feature: str, machine: str, *, states: Sequence[str], rounds: int, **more: Any
@@ -871,8 +875,17 @@ class Measured:
         assert (more["host"] is not None) == MACHINES[machine].nested
         assert more["tools"] == GUEST_TOOLS
         more["advance"]("a round")
-        found = tuple(Round(state, index, series(state)) for index in range(rounds) for state in states)
-        return RawRun(feature, machine, found, more["environment"])
+        found = [Round(state, index, series(state)) for index in range(rounds) for state in states]
+        if feature == "blackbox":
+            found.append(Round(blackbox.AFTER, 0, self.outcome()))
+        return RawRun(feature, machine, tuple(found), more["environment"])
+
+    def outcome(self) -> tuple[Series, ...]:
+        """Of a whole run, in no state of the features."""
+        return tuple(
+            Series(name, name, "each", "count", "lower", (float(value),))
+            for name, value in (("all_lost", self.all_lost), ("damage", self.damage))
+        )
 
 
 @pytest.fixture
@@ -911,8 +924,8 @@ BOOTED = {
         ],
         10,
     ),
-    # And the power cut.
-    "blackbox": ([("cvm", PLAIN_BOOT), ("vm", PLAIN_BOOT), ("plain", PLAIN_BOOT)], 5),
+    # And the power cut, and what vm and plain had after all rounds.
+    "blackbox": ([("cvm", PLAIN_BOOT), ("vm", PLAIN_BOOT), ("plain", PLAIN_BOOT)], 7),
 }
 
 
@@ -996,6 +1009,24 @@ def test_what_a_power_cut_took_counts_in_the_verdict(
     }
     # What is told of it is not said to lack a counterpart.
     assert "Left out" not in found.results[0].why
+
+
+@pytest.mark.parametrize(
+    ("all_lost", "damage", "verdict"), [(0, 0, "PASS"), (2, 0, "FAIL"), (0, 1, "FAIL"), (2, 1, "FAIL")]
+)
+def test_what_is_found_after_all_rounds_counts_in_the_verdict(
+    measured: Measured, tmp_path: Path, all_lost: int, damage: int, verdict: str
+) -> None:
+    measured.all_lost, measured.damage = all_lost, damage
+    expected = 0 if verdict == "PASS" else 1
+    assert status("prove", "blackbox", "--runs", "2", "--json", "results.json") == expected
+    found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
+    (result,) = found.results
+    assert result.verdict == verdict
+    assert (f"cvm, {blackbox.AFTER}" in result.why) == (verdict == "FAIL")
+    # It is of the whole run, not of off or on.
+    assert not {"all_lost", "damage"} & {metric.name for metric in result.metrics}
+    assert "Left out" not in result.why
 
 
 @pytest.mark.parametrize(("words", "cells"), [((), 6), (("blackbox",), 16)])

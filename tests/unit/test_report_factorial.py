@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from cvmtune.bench import blackbox
 from cvmtune.bench.raw import Round, Series
-from cvmtune.report import stats
 from cvmtune.report.factorial import factorial
-from cvmtune.report.schema import Cell, Effect, Factorial
+from cvmtune.report.schema import Effect, Factorial
 
 FACTORS = ("a", "b", "c")
 NOTHING: frozenset[str] = frozenset()

@@ -65,9 +65,11 @@ def factorial(text: str = "plain words") -> Results:
     )
     gains = (Gain("ipi", half, half, half), Gain(text, Effect(1.14, (1.1, 1.2)), None, None))
     interactions = (Interaction("ipi", text, Effect(1.17, (0.9, 1.3))),)
-    inserts = Factorial(
-        "cvm", "insert", text, text, ("ipi", text), cells, gains, interactions, (Step(text, half, half),)
+    steps = (
+        Step(text, Effect(1.14, (1.1, 1.2)), Effect(1.14, None)),
+        Step("ipi", Effect(2.33, (2.2, 2.4)), Effect(2.67, (2.5, 2.75))),
     )
+    inserts = Factorial("cvm", "insert", text, text, ("ipi", text), cells, gains, interactions, steps)
     singles = replace(inserts, metric="audit", cells=cells[:3], interactions=(), steps=())
     parts = (Part("queue", text, 5e6), Part("wire", "on the wire", -1e3), Part("disk", "on disk", 3e6))
     breakdowns = tuple(
@@ -159,9 +161,11 @@ def test_shows_gains_interactions_and_combinations(factorial_parsed: Page, parse
         "none8.00M8.00M8.95M9.00Mplain words",
         "ipi4.00M4.00M4.00M4.00Mplain words2.00",
         "ipi, plain words3.00M3.00M3.00M3.00Mplain words2.67 [2.50, 2.75]",
-        "first ipi (together 2.00), then plain words (together 2.67 [2.50, 2.75]).",
-        # Without the combination of both there is no second step, and no interaction.
-        "turn on first ipi (together 2.00).",
+        # In the order of the steps, not of the features.
+        "For this load turn on first plain words (gains 1.14 [1.10, 1.20]; all so far 1.14), "
+        "then ipi (gains 2.33 [2.20, 2.40]; all so far 2.67 [2.50, 2.75]). "
+        "What is not named gains nothing more that can be seen, or was not measured with these.",
+        "For this load no feature alone gains anything that can be seen.",
     ):
         assert row.replace(" ", "") in words.replace(" ", ""), row
     assert parsed.tags["table"] == 4
@@ -169,6 +173,19 @@ def test_shows_gains_interactions_and_combinations(factorial_parsed: Page, parse
     assert factorial_parsed.tags["table"] - parsed.tags["table"] == 2 + 2 + 1
     assert words.count("Interactions: by how much") == 1
     assert "What each feature gains:" not in parsed.words
+    # Of one metric there are steps, of the other there are none.
+    assert words.count("For this load turn on first") == words.count("What is not named") == 1
+    assert words.count("For this load no feature alone") == 1
+    assert "For this load" not in parsed.words
+
+
+def test_a_single_step_has_no_second() -> None:
+    told = factorial()
+    inserts = told.factorials[0]
+    words = Page(page(replace(told, factorials=(replace(inserts, steps=inserts.steps[:1]),)))).words
+    assert "turn on first plain words (gains 1.14 [1.10, 1.20]; all so far 1.14). What is not" in words
+    assert "then ipi" not in words
+    assert "no feature alone" not in words
 
 
 def test_draws_what_a_mean_is_made_of_once_a_metric(factorial_parsed: Page, parsed: Page) -> None:

@@ -97,12 +97,36 @@ def test_a_part_has_its_colour_in_each_bar_that_has_it() -> None:
 
 
 def test_a_negative_part_is_drawn_as_nothing() -> None:
-    """The others are where they were with a part of 0 in its place."""
+    """The others are where they were with a part of 0 in its place; the sum is told as it is."""
     below = [breakdown(2e6, -3e5, 1e6), breakdown(-1.0, 1e6, 1e6, state="on")]
     zero = [breakdown(2e6, 0.0, 1e6), breakdown(0.0, 1e6, 1e6, state="on")]
-    assert drawn(below) == drawn(zero)
-    assert drawn(below) != drawn(GROUP)
-    assert "3.00" in texts(drawn(below))
+    with_its_sum, with_that_of_zero = drawn(below), drawn(zero)
+    assert texts(with_its_sum).count("2.70") == texts(with_that_of_zero).count("3.00") == 1
+    assert "3.00" not in texts(with_its_sum)
+    assert with_its_sum.replace("> 2.70<", "> 3.00<") == with_that_of_zero
+    assert with_that_of_zero != drawn(GROUP)
+
+
+@pytest.mark.parametrize(
+    ("means", "told"),
+    [
+        ((1e6, 2e6), "3.00"),
+        ((-1e6, 2e6, 4e6), "5.00"),
+        ((4e6, 2e6, -1e6), "5.00"),
+        ((2e6, -2e6), "0"),
+        ((1e6, -3e6), "-2.00"),
+        ((-1e6, -5e5), "-1.50"),
+    ],
+)
+@pytest.mark.parametrize("for_page", [True, False])
+def test_a_bar_is_labelled_with_the_sum_of_all_its_parts(
+    means: tuple[float, ...], told: str, for_page: bool
+) -> None:
+    # The other bar sets the axis: no tick is at the sum of this one.
+    group = [breakdown(*means), breakdown(9.87e6, state="on")]
+    svg = drawn(group, for_page=for_page)
+    labels = re.findall(r"> ([-\d.]+)</text>", svg)
+    assert labels == [told, "9.87"]
 
 
 def test_segments_follow_each_other() -> None:

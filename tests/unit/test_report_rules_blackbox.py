@@ -7,14 +7,15 @@ from collections.abc import Mapping
 
 import pytest
 
+from cvmtune.bench.blackbox import AFTER
 from cvmtune.bench.power_cut import series as after_power_cut
 from cvmtune.bench.raw import RawRun, Round, Series
 from cvmtune.report import rules_blackbox
 from cvmtune.report.judge import judge
-from cvmtune.report.rules_blackbox import MAIN_METRICS
+from cvmtune.report.rules_blackbox import MAIN_METRICS, REQUESTED
 from cvmtune.report.schema import Result
 
-EXITS = ("exits", "wfx_exits")
+EXITS = ("exits", "wfx_exits", "timer_exits", "redundant_exits")
 
 
 def of_each(values: Mapping[str, float]) -> dict[str, float]:
@@ -27,20 +28,21 @@ def of_each(values: Mapping[str, float]) -> dict[str, float]:
 # A round in which all is well, off and on.
 OFF = {
     **of_each({"": 9000.0, "lost": 0.0, "ipis": 10.0, "wakeups": 4.0, "exits": 20.0, "wfx_exits": 6.0}),
+    **of_each({"timer_exits": 8.0, "redundant_exits": 2.0}),
     # Of what decides nothing.
-    **of_each({"switches": 30.0, "timer_exits": 8.0, "poller_use": 0.0, "cpu_use": 0.5}),
-    **{"damage": 0.0, "insert_2": 9000.0, "insert_2_lost": 0.0, "tpcb_4_closed_lost": 0.0},
+    **of_each({"switches": 30.0, "poller_use": 0.0, "cpu_use": 0.5}),
+    **{"insert_2": 9000.0, "insert_2_lost": 0.0, "tpcb_4_closed_lost": 0.0},
 }
 ON = {
     **OFF,
     **of_each({"": 3000.0, "ipis": 4.0, "wakeups": 0.1, "exits": 18.0, "wfx_exits": 0.1}),
-    **of_each({"switches": 60.0, "timer_exits": 12.0, "poller_use": 1.0, "cpu_use": 1.9}),
+    **of_each({"timer_exits": 12.0, "redundant_exits": 0.01}),
+    **of_each({"switches": 60.0, "poller_use": 1.0, "cpu_use": 1.9}),
 }
-FAULTS = (*(f"{load}_lost" for load in MAIN_METRICS), "insert_2_lost", "tpcb_4_closed_lost", "damage")
-NEEDED = [
-    "damage",
-    *(f"{load}{suffix}" for load in MAIN_METRICS for suffix in ("", "_lost", "_ipis", "_wakeups")),
-]
+# And once, after all of them.
+WHOLE = {"all_lost": 0.0, "damage": 0.0}
+FAULTS = (*(f"{load}_lost" for load in MAIN_METRICS), "insert_2_lost", "tpcb_4_closed_lost", *WHOLE)
+NEEDED = [f"{load}{suffix}" for load in MAIN_METRICS for suffix in ("", "_lost", "_ipis", "_wakeups")]
 NEEDED_IN_A_VM = [*NEEDED, *(f"{load}_{suffix}" for load in MAIN_METRICS for suffix in EXITS)]
 
 
@@ -51,7 +53,9 @@ def series(values: Mapping[str, float]) -> tuple[Series, ...]:
 
 
 def judged(
-    *pairs: tuple[Mapping[str, float], Mapping[str, float]], beside: tuple[RawRun, ...] = ()
+    *pairs: tuple[Mapping[str, float], Mapping[str, float]],
+    beside: tuple[RawRun, ...] = (),
+    after: Mapping[str, float] = WHOLE,
 ) -> Result:
     """The result of one pair of rounds each, off and on, in which these values are other than well."""
     rounds = [
@@ -59,16 +63,18 @@ def judged(
         for index, (off, on) in enumerate(pairs)
         for state, values in (("off", {**OFF, **off}), ("on", {**ON, **on}))
     ]
+    rounds.append(Round(AFTER, 0, series(after)))
     (result,) = judge([RawRun("blackbox", "cvm", tuple(rounds), {})], beside).results
     return result
 
 
 def without(names: set[str], *, off: bool = True, on: bool = True) -> Result:
-    """The result of a pair of rounds in which these were not measured."""
+    """The result of a pair of rounds in which these were not measured, nor were they after them."""
     values = {
         "off": {name: value for name, value in OFF.items() if not (off and name in names)},
         "on": {name: value for name, value in ON.items() if not (on and name in names)},
     }
+    values[AFTER] = {name: value for name, value in WHOLE.items() if name not in names}
     rounds = tuple(Round(state, 0, series(found)) for state, found in values.items())
     (result,) = judge([RawRun("blackbox", "plain", rounds, {})], []).results
     return result
@@ -105,9 +111,16 @@ def test_all_well_is_a_pass() -> None:
         ({"exits": 0.0}, {"exits": 0.01}, "FAIL"),
         ({}, {"wfx_exits": 0.5}, "PASS"),
         ({}, {"wfx_exits": 0.51}, "FAIL"),
+        ({}, {"redundant_exits": 0.05}, "PASS"),
+        ({}, {"redundant_exits": 0.051}, "FAIL"),
+        ({"redundant_exits": 100.0}, {"redundant_exits": 0.051}, "FAIL"),
+        # Without a monitor's mask there may be none to be saved.
+        ({"redundant_exits": 0.0}, {"redundant_exits": 0.0}, "PASS"),
+        ({"redundant_exits": 0.0}, {"redundant_exits": 0.051}, "FAIL"),
         # Not exercised: then nothing is said of what was on.
         ({"ipis": 1.0}, {"wakeups": 4.0}, "UNDECIDED"),
         ({"wakeups": 1.0}, {"ipis": 10.0}, "UNDECIDED"),
+        ({"ipis": 1.0}, {"redundant_exits": 2.0}, "UNDECIDED"),
         # Of what decides nothing, times among it.
         ({}, {"": 90_000.0}, "PASS"),
         ({"": 0.0}, {"": 0.0}, "PASS"),
@@ -137,6 +150,8 @@ def test_verdict(load: str, off: dict[str, float], on: dict[str, float], verdict
         ("MAX_WFX_ON", 1.0, {}, {"audit_wfx_exits": 0.9}, "PASS"),
         ("MAX_EXITS_SHARE", 0.8, {}, {}, "FAIL"),
         ("MAX_EXITS_SHARE", 2.0, {}, {"insert_exits": 40.0}, "PASS"),
+        ("MAX_REDUNDANT_ON", 0.005, {}, {}, "FAIL"),
+        ("MAX_REDUNDANT_ON", 1.0, {}, {"tpcb_redundant_exits": 0.9}, "PASS"),
     ],
 )
 def test_each_constant_decides(
@@ -166,10 +181,32 @@ def test_counts_are_of_the_mean_over_all_rounds() -> None:
 @pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.parametrize("state", ["off", "on"])
 def test_a_single_loss_in_one_round_is_a_fail(name: str, state: str) -> None:
-    bad = ({name: 3.0}, {}) if state == "off" else ({}, {name: 3.0})
-    result = judged(GOOD, GOOD, bad, GOOD)
+    well, lost = {name: 0.0}, {name: 3.0}
+    bad = (lost, well) if state == "off" else (well, lost)
+    result = judged((well, well), (well, well), bad, (well, well))
     assert result.verdict == "FAIL"
     assert result.why.startswith(f"{name.upper()}, features {state}: 3, where 0 is right.")
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_loss_found_after_all_rounds_is_a_fail(name: str) -> None:
+    """It is of no state of the features: nothing has it off or on."""
+    result = judged(GOOD, GOOD, after={**WHOLE, name: 3.0})
+    assert result.verdict == "FAIL"
+    assert result.why.startswith(f"{name.upper()}, cvm, {AFTER}: 3, where 0 is right.")
+    assert name not in {metric.name for metric in result.metrics}
+
+
+def test_more_than_was_committed_is_as_wrong_as_less() -> None:
+    result = judged(GOOD, after={**WHOLE, "all_lost": -2.0})
+    assert result.verdict == "FAIL"
+    assert result.why.startswith(f"ALL_LOST, cvm, {AFTER}: -2, where 0 is right.")
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_loss_after_all_rounds_weighs_more_than_what_was_not_measured_or_exercised(name: str) -> None:
+    assert judged((of_each({"ipis": 0.0}), {}), after={**WHOLE, name: 1.0}).verdict == "FAIL"
+    assert judged(after={name: 1.0}).verdict == "FAIL"
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -247,12 +284,44 @@ def test_other_baselines_and_other_machines_decide_nothing() -> None:
 def test_what_was_not_measured_off_and_on_is_undecided(missing: str, state: str) -> None:
     result = without({missing}, off=state != "on", on=state != "off")
     assert result.verdict == "UNDECIDED"
-    assert f"Not measured both off and on: {missing}." in result.why
+    assert f"Not measured, or not both off and on: {missing}." in result.why
+
+
+@pytest.mark.parametrize("missing", WHOLE)
+def test_what_was_not_looked_for_in_any_state_is_undecided(missing: str) -> None:
+    result = without({missing})
+    assert result.verdict == "UNDECIDED"
+    assert result.why.startswith(f"Not measured, or not both off and on: {missing}.")
+
+
+@pytest.mark.parametrize("state", ["off", "on", "ipi+wfx", AFTER, "any"])
+@pytest.mark.parametrize("name", WHOLE)
+def test_whatever_the_state_in_which_it_was_looked_for(name: str, state: str) -> None:
+    """Of the judged machine; it need not be the run that is judged."""
+    rest = {other: value for other, value in WHOLE.items() if other != name}
+    found = RawRun("blackbox", "cvm", (Round(state, 0, series({name: 0.0})),), {})
+    elsewhere = RawRun("blackbox", "vm", (Round(state, 0, series({name: 0.0})),), {})
+    assert judged(GOOD, after=rest, beside=(found,)).verdict == "PASS"
+    assert judged(GOOD, after=rest, beside=(elsewhere,)).verdict == "UNDECIDED"
+
+
+def test_off_and_on_may_tell_what_is_otherwise_told_after_all_rounds() -> None:
+    assert judged((WHOLE, WHOLE), after={}).verdict == "PASS"
+    assert judged((WHOLE, {**WHOLE, "all_lost": 1.0}), after={}).verdict == "FAIL"
+    assert judged((WHOLE, {}), after={}).verdict == "PASS"
+
+
+def test_a_power_cut_is_not_in_the_place_of_what_is_found_after_all_rounds() -> None:
+    result = judged(GOOD, after={}, beside=(cut(120, 0, 0),))
+    assert result.verdict == "UNDECIDED"
+    assert result.why.startswith("Not measured, or not both off and on: all_lost, damage.")
 
 
 def test_all_that_is_missing_is_named() -> None:
-    why = without({"audit", "damage", "tpcb_wakeups"}).why
-    assert why.startswith("Not measured both off and on: tpcb_wakeups, audit, damage.")
+    why = without({"audit", "damage", "all_lost", "tpcb_wakeups", "insert_redundant_exits"}).why
+    assert why.startswith(
+        "Not measured, or not both off and on: insert_redundant_exits, tpcb_wakeups, audit, all_lost, damage."
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in OFF if name not in NEEDED_IN_A_VM])
@@ -264,13 +333,23 @@ def test_exits_are_not_needed_where_there_is_no_hypervisor() -> None:
     result = without({name for name in OFF if name.endswith("_exits")})
     assert result.verdict == "PASS"
     assert "exits" not in result.why.partition("Left out")[0]
-    assert "completion events." in result.why
+    assert "redundant" not in result.why
+    assert "Allowed: 70% of the IPIs, 0.5 completion events." in result.why
+
+
+def test_one_that_counts_exits_must_count_all_of_them() -> None:
+    exits = [name for name in NEEDED_IN_A_VM if name not in NEEDED]
+    assert len(exits) == len(EXITS) * len(MAIN_METRICS)
+    result = without({*exits} - {"tpcb_timer_exits"})
+    assert result.verdict == "UNDECIDED"
+    for name in exits:
+        assert (name in result.why) == (name != "tpcb_timer_exits")
 
 
 def test_nothing_measured_is_undecided() -> None:
-    result = judged()
+    result = judged(after={})
     assert result.verdict == "UNDECIDED"
-    assert all(name in result.why for name in NEEDED)
+    assert result.why == f"Not measured, or not both off and on: {', '.join([*NEEDED, *WHOLE])}."
 
 
 # What is said
@@ -280,10 +359,43 @@ def test_why_states_figures_and_tolerances() -> None:
     why = judged(({"tpcb_ipis": 11.0}, {"audit_wakeups": 0.25}), GOOD).why
     assert "tpcb: hardware IPIs 10.50 → 4.00, completion events 4.00 → 0.10" in why
     assert "audit: hardware IPIs 10.00 → 4.00, completion events 4.00 → 0.17" in why
-    assert "exits 20.00 → 18.00, of these for WFx 6.00 → 0.10" in why
-    assert "70% of the IPIs, 0.5 completion events, 0.5 WFx exits, 110% of the exits." in why
-    assert "Asked for was 1.67; times decide nothing." in why
-    assert why.count("mean latency off/on 3.00 [3.00, 3.00]") == len(MAIN_METRICS)
+    assert (
+        "exits 20.00 → 18.00, of these for WFx 6.00 → 0.10, for the timer 8.00 → 12.00, "
+        "redundantly 2.00 → 0.01; mean" in why
+    )
+    assert (
+        "Times decide nothing; asked for was 1.67. Allowed: 70% of the IPIs, 0.5 completion events, "
+        "0.5 WFx exits, 0.05 redundant ones, 110% of all." in why
+    )
+    assert why.count("mean latency off/on 3.00 [3.00, 3.00], met.") == len(MAIN_METRICS)
+
+
+@pytest.mark.parametrize(
+    ("off", "said"),
+    [
+        # By its rounds, the mean latency of each with all on being 3000.
+        ((5010.0, 5010.0), "1.67 [1.67, 1.67], met."),
+        ((5010.0, 9000.0), "2.33 [1.67, 3.00], met."),
+        ((5009.0, 9000.0), "2.33 [1.67, 3.00], not settled."),
+        ((3000.0, 9000.0), "2.00 [1.00, 3.00], not settled."),
+        ((3000.0, 6000.0), "1.50 [1.00, 2.00], not settled."),
+        ((3000.0, 5010.0), "1.33 [1.00, 1.67], not settled."),
+        ((3000.0, 5009.0), "1.33 [1.00, 1.67], missed."),
+        ((5009.0, 5009.0), "1.67 [1.67, 1.67], missed."),
+        ((1500.0, 1500.0), "0.50 [0.50, 0.50], missed."),
+    ],
+)
+@pytest.mark.parametrize("load", MAIN_METRICS)
+def test_why_says_whether_what_was_asked_for_is_settled(
+    load: str, off: tuple[float, float], said: str
+) -> None:
+    assert REQUESTED == 1.67
+    result = judged(*(({load: ns}, {}) for ns in off))
+    assert result.verdict == "PASS"
+    _, _, told = result.why.partition(f"{load}: ")
+    assert told.partition("mean latency off/on ")[2].startswith(said)
+    # The other loads are as they were.
+    assert result.why.count("3.00 [3.00, 3.00], met.") == len(MAIN_METRICS) - 1
 
 
 def test_why_says_the_same_of_a_fail() -> None:

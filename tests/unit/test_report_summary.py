@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from cvmtune.bench.blackbox import COMBINATIONS, FEATURES, SINGLES
+from cvmtune.bench.blackbox import AFTER, COMBINATIONS, FEATURES, SINGLES
 from cvmtune.bench.raw import RawRun, Round, Series
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.report import summarise
@@ -31,7 +31,11 @@ ENVIRONMENT: dict[str, object] = {
 }
 GAIN = {"ipi": 2.0, "vtimer": 1.25, "cq-poll": 1.5, "wfx": 1.2}
 MS = 1e6
-COUNTS = {"ipis": 10.0, "wakeups": 4.0, "exits": 20.0, "wfx_exits": 6.0}
+# With all features on, and else.
+COUNTS = {
+    **{"ipis": (0.25, 10.0), "wakeups": (0.25, 4.0), "exits": (0.25, 20.0), "wfx_exits": (0.25, 6.0)},
+    **{"timer_exits": (0.25, 5.0), "redundant_exits": (0.025, 2.0)},
+}
 
 
 def series(on: frozenset[str], index: int, title: str, scale: float = 1.0) -> tuple[Series, ...]:
@@ -44,14 +48,21 @@ def series(on: frozenset[str], index: int, title: str, scale: float = 1.0) -> tu
         found.append(Series(load, f"{title}: {load}", "ns", "time", "lower", (0.5 * mean, 1.5 * mean)))
         for part, share in (("client", 0.75), ("rpc", 0.5), ("rtt", -0.25)):
             found.append(Series(f"{load}/{part}", f"{title}: {part}", "ns", "time", "lower", (share * mean,)))
-        all_on = on == set(FEATURES)
-        for name, count in COUNTS.items():
-            each = 0.25 if all_on else count
+        for name, (all_on, other) in COUNTS.items():
+            each = all_on if on == set(FEATURES) else other
             found.append(
                 Series(f"{load}_{name}", f"{title}: {name} of {load}", "per tx", "count", "lower", (each,))
             )
         found.append(Series(f"{load}_lost", f"{title}: lost of {load}", "tx", "count", "lower", (0.0,)))
-    return (*found, Series("damage", title, "findings", "count", "lower", (0.0,)))
+    return tuple(found)
+
+
+def outcome(title: str) -> Round:
+    """Of the whole run: all is there, and whole."""
+    names = {"all_lost": "transactions", "damage": "findings"}
+    return Round(
+        AFTER, 0, tuple(Series(name, title, unit, "count", "lower", (0.0,)) for name, unit in names.items())
+    )
 
 
 def results(
@@ -65,7 +76,8 @@ def results(
     )
     vm = Round("off", 0, series(frozenset(), 0, title, 0.5))
     return judge(
-        [RawRun("blackbox", "cvm", judged, environment)], [RawRun("blackbox", "vm", (vm,), environment)]
+        [RawRun("blackbox", "cvm", (*judged, outcome(title)), environment)],
+        [RawRun("blackbox", "vm", (vm,), environment)],
     )
 
 
@@ -158,25 +170,41 @@ def one(value: float) -> Stats:
     return Stats(1, value, value, value, (value,))
 
 
+LATENCIES = "latency in ms: mean; p50, p95, p99 (of how many)"
+
+
 def test_latencies_are_in_ms_with_what_all_features_gain(text: str) -> None:
     """Half, and one and a half times, of 20 and of 24 ms: sorted 10, 12, 30, 36."""
-    found = {row[0]: row[1:] for row in rows(text, "latency in ms: mean; p50, p95, p99")}
+    found = {row[0]: row[1:] for row in rows(text, LATENCIES)}
     assert list(found) == [f"Database: {load}" for load in MAIN_METRICS]
     off, on, gain, beside = found["Database: tpcb"]
-    assert off == "22.0; 21.0, 35.1, 35.8"
+    assert off == "22.0; 21.0, 35.1, 35.8 (4)"
     product = 2.0 * 1.25 * 1.5 * 1.2
     # With intervals of no width, as each round has the same gains.
     assert gain == "4.50 [4.50, 4.50]"
     assert [float(figure) for figure in re.findall(r"[\d.]+", on)] == pytest.approx(
-        [value / product for value in (22.0, 21.0, 35.1, 35.82)], abs=0.01
+        [*(value / product for value in (22.0, 21.0, 35.1, 35.82)), 4], abs=0.01
     )
     # Of an ordinary VM that is twice as fast, in the first round alone.
     assert beside == f"{10 / (22.0 / product):.2f}"
 
 
 def test_without_an_ordinary_vm_nothing_is_said_of_it(whole: Results) -> None:
-    found = rows(page(replace(whole, baselines=())), "latency in ms: mean; p50, p95, p99")
+    found = rows(page(replace(whole, baselines=())), LATENCIES)
     assert [row[-1] for row in found] == ["n/a"] * 3
+
+
+def test_latencies_tell_of_how_many_they_are() -> None:
+    """Of all there were, of which a result keeps fewer; off and on each have their own."""
+    metric = replace(
+        latency("tpcb", 2.0), off=replace(one(2 * MS), n=12_345), on=Stats(3, MS, MS, MS, (MS, MS))
+    )
+    ((title, off, on, *_),) = rows(
+        page(Results(ENVIRONMENT, (Result("blackbox", "cvm", (metric,), "PASS", ""),))), LATENCIES
+    )
+    assert title == "tpcb"
+    assert off == "2.00; 2.00, 2.00, 2.00 (12345)"
+    assert on == "1.00; 1.00, 1.00, 1.00 (3)"
 
 
 def test_gains_are_those_of_the_results(whole: Results, text: str) -> None:
@@ -194,11 +222,39 @@ def test_gains_are_those_of_the_results(whole: Results, text: str) -> None:
         for pair in factorial.interactions:
             assert f"{pair.first} with {pair.second} {format_effect(pair.effect)}" in text
     assert found[0][0] == ["ipi", *["2.00 [2.00, 2.00]"] * 3]
-    # The largest gain first; each comes with what all so far have.
-    assert (
-        "gain together: ipi (2.00 [2.00, 2.00]), then cq-poll (3.00 [3.00, 3.00]), "
-        "then vtimer (3.75 [3.75, 3.75]), then wfx (4.50 [4.50, 4.50])." in text
+    # The largest gain first; each comes with what it adds to those before.
+    turns = (
+        "Turn on first: ipi (2.00 [2.00, 2.00]), then cq-poll (1.50 [1.50, 1.50]), "
+        "then vtimer (1.25 [1.25, 1.25]), then wfx (1.20 [1.20, 1.20]). "
+        "What is not named gains nothing more that can be seen, or was not measured with these."
     )
+    assert text.count(turns) == text.count("Turn on first") == 3
+    assert "No feature alone" not in text
+
+
+def test_of_steps_that_end_early_the_rest_is_not_named(whole: Results) -> None:
+    insert, *others = whole.factorials
+    text = page(replace(whole, factorials=(replace(insert, steps=insert.steps[:2]), *others)))
+    assert text.count("then cq-poll (1.50 [1.50, 1.50]). What is not named gains nothing more") == 1
+    assert text.count("then wfx (1.20 [1.20, 1.20]). What is not named gains nothing more") == 2
+
+
+def test_where_there_are_no_steps_the_page_says_so(whole: Results) -> None:
+    insert, *others = whole.factorials
+    text = page(replace(whole, factorials=(replace(insert, steps=()), *others)))
+    assert text.count("\n\nNo feature alone gains anything that can be seen.") == 1
+    assert text.count("Turn on first") == text.count("What is not named") == 2
+
+
+def test_features_that_gain_nothing_are_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one that makes it slower nor one that changes nothing is to be turned on."""
+    for feature, gain in {"ipi": 1.0, "vtimer": 0.8, "cq-poll": 1.5, "wfx": 0.5}.items():
+        monkeypatch.setitem(GAIN, feature, gain)
+    assert page(results()).count("Turn on first: cq-poll (1.50 [1.50, 1.50]). What is not named") == 3
+    monkeypatch.setitem(GAIN, "cq-poll", 0.9)
+    text = page(results())
+    assert text.count("No feature alone gains anything that can be seen.") == 3
+    assert "Turn on" not in text
 
 
 def test_a_short_form_says_what_it_has() -> None:
@@ -206,28 +262,32 @@ def test_a_short_form_says_what_it_has() -> None:
     found = [table[2:] for table in tables(text) if table[0][1] == "alone"]
     assert found[0][1] == ["vtimer", "1.25 [1.25, 1.25]", "n/a", "n/a"]
     assert "Interactions" not in text
-    assert text.count("gain together: ipi (2.00 [2.00, 2.00]).") == 3
+    # What is on with another was not measured.
+    assert text.count("Turn on first: ipi (2.00 [2.00, 2.00]). What is not named") == 3
 
 
-def latency(name: str, ratio: float | None) -> Metric:
-    return Metric(name, name, "ns", "time", "lower", one(2 * MS), one(MS), ratio, None)
+def latency(name: str, ratio: float | None, ci95: tuple[float, float] | None = None) -> Metric:
+    return Metric(name, name, "ns", "time", "lower", one(2 * MS), one(MS), ratio, ci95)
 
 
 @pytest.mark.parametrize(
-    ("ratios", "said"),
+    ("ci95", "said"),
     [
-        ((1.67, 1.9, 4.0), "Met by: insert, tpcb, audit.\n"),
-        ((1.67, 1.6699, 4.0), "Met by: insert, audit. Missed by: tpcb.\n"),
-        ((1.66, 1.0, None), "Met by: none. Missed by: insert, tpcb, audit.\n"),
-        ((0.5, 2.0, None), "Met by: tpcb. Missed by: insert, audit.\n"),
+        ((1.67, 4.0), "met"),
+        ((1.6699, 4.0), "not settled"),
+        ((1.0, 1.67), "not settled"),
+        ((1.0, 1.6699), "missed"),
+        (None, "not settled"),
     ],
 )
-def test_bars_are_met_by_the_ratios(ratios: tuple[float | None, ...], said: str) -> None:
-    metrics = tuple(latency(name, ratio) for name, ratio in zip(MAIN_METRICS, ratios, strict=True))
+def test_bar_is_met_or_missed_by_the_whole_interval(ci95: tuple[float, float] | None, said: str) -> None:
+    wide = (1.0, 9.0)
+    metrics = tuple(latency(name, 2.0, ci95 if name == "tpcb" else wide) for name in MAIN_METRICS)
     # Nobody asked for anything of these.
     metrics = (*metrics, latency("insert_2", 1.0), latency("insert_1_closed", 9.0))
     text = page(Results(ENVIRONMENT, (Result("blackbox", "cvm", metrics, "PASS", ""),)))
-    assert f"Asked for: a ratio of {REQUESTED:g} at a rate. {said}" in text
+    wanted = f"insert not settled, tpcb {said}, audit not settled."
+    assert f"Asked for: a ratio of {REQUESTED:g} at a rate; by the intervals: {wanted}\n" in text
 
 
 def test_results_without_blackbox_give_a_page_of_verdicts() -> None:

@@ -347,8 +347,9 @@ class _Bench:
         # What it takes to start and to connect is not the transactions'.
         least = replace(wanted, transactions=wanted.clients, rate=None)
         readings = []
-        postgres.transact(database, least, self._watched(readings))
+        fewest = postgres.transact(database, least, self._watched(readings))
         start = _Growth(*readings)
+        missing = float(done.missing + fewest.missing)
         name, title, count = load.name, load.title, done.count
         yield Series(name, f"Database: {title}", "ns", "time", "lower", done.latencies_ns)
         if wanted.rate:
@@ -360,7 +361,7 @@ class _Bench:
         )
         yield from _series(counted, grown, counts, name, "tx", title)
         title = f"Of the transactions that the client saw committed, those that are not seen: {title}"
-        yield Series(f"{name}_lost", title, "transactions", "count", "lower", (float(done.missing),))
+        yield Series(f"{name}_lost", title, "transactions", "count", "lower", (missing,))
         lag = sum(done.lags_ns) / count
         server = done.server.active_ms * _NS_PER_MS / count
         flush = (done.server.write_ms + done.server.sync_ms) * _NS_PER_MS / count

@@ -134,7 +134,7 @@ class Database:
         """End the server without order, forget what was read, and have it recover from what it had stored."""
         _run(self.guest, [*_control(self.cluster), "--mode=immediate", "stop"])
         _drop_caches(self.guest)
-        _run(self.guest, [*_control(self.cluster), "--log", _LOG, "start"])
+        _start(self.guest, self.cluster)
 
     def statistics(self) -> Statistics:
         """What the server has counted so far."""
@@ -216,21 +216,23 @@ def create(guest: System, cluster: str) -> None:
 def running(guest: System, cluster: str) -> Iterator[Database]:
     """Have the server run on a cluster for the `with` block; it may have ended without order before."""
     guest.run(["install", "-d", "-o", USER, "-g", USER, _SOCKETS]).check()
-    control = _control(cluster)
-    stop = [*control, "--mode=fast", "stop"]
+    stop = [*_control(cluster), "--mode=fast", "stop"]
     try:
-        _run(guest, [*control, "--log", _LOG, "start"])
-    except BaseException as error:
-        # It may be there all the same: a Ctrl-C came first, or it takes long. If not, this does nothing.
+        _start(guest, cluster)
+        yield Database(guest, cluster)
+    except BaseException:
+        # It may be there or not, as a Ctrl-C came while it was started, or it has not recovered.
         guest.run(as_user(stop), timeout=_CONNECTIONS_S)
-        if not isinstance(error, CvmtuneError):
-            raise
+        raise
+    _run(guest, stop)
+
+
+def _start(guest: System, cluster: str) -> None:
+    try:
+        _run(guest, [*_control(cluster), "--log", _LOG, "start"])
+    except CvmtuneError as error:
         said = guest.run(["cat", _LOG]).stdout
         raise CvmtuneError(f"the server does not start: {said or error}", cluster) from error
-    try:
-        yield Database(guest, cluster)
-    finally:
-        _run(guest, stop)
 
 
 def damaged_blocks(guest: System, cluster: str) -> int:
@@ -251,7 +253,7 @@ def transact(
     """Put the load on the server, with `during` entered for just as long."""
     guest = database.guest
     # What was left to be written later is not this load's.
-    script = f"cat >{_SCRIPT}; rm -f {_TRANSACTIONS}.*; sync"
+    script = f"cat >{_SCRIPT} && rm -f {_TRANSACTIONS}.* && sync"
     guest.run(["sh", "-c", script], input=_TEXTS[load.script]).check()
     held, before = database.known_rows(load.script), database.statistics()
     with during or nullcontext():

@@ -83,7 +83,8 @@ def factorial(
 def _order(estimate: _Estimator, factors: Sequence[str], measured: Collection[Features]) -> tuple[Step, ...]:
     """The features in the order in which to turn them on: at each step the one that leaves the lowest mean.
 
-    It ends where the next gains nothing that can be seen (its interval holds 1), or was not measured.
+    Only what gains something that can be seen (its interval lies above 1) is a step. It ends where nothing
+    does, or where a next combination was not measured.
     """
     steps: list[Step] = []
     on: Features = frozenset()
@@ -92,9 +93,10 @@ def _order(estimate: _Estimator, factors: Sequence[str], measured: Collection[Fe
         if any(combination not in measured for _, combination in nexts):
             break
         gains = [(estimate(_ratio(on, after)), factor, after) for factor, after in nexts]
-        gain, factor, after = max(gains, key=lambda step: step[0].ratio)
-        if (gain.ci95[0] if gain.ci95 else gain.ratio) <= 1:
+        seen = [step for step in gains if (step[0].ci95[0] if step[0].ci95 else step[0].ratio) > 1]
+        if not seen:
             break
+        gain, factor, after = max(seen, key=lambda step: step[0].ratio)
         steps.append(Step(factor, gain, estimate(_ratio(frozenset(), after))))
         on = after
     return tuple(steps)

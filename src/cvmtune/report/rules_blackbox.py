@@ -67,7 +67,7 @@ def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[V
     missing = [name for name in wanted if name not in by_name]
     missing += [name for name in ("all_lost", "damage") if name not in known]
     if missing:
-        return "UNDECIDED", f"Not measured both off and on: {', '.join(missing)}."
+        return "UNDECIDED", f"Not measured, or not both off and on: {', '.join(missing)}."
     said, passed = [], True
     for load in MAIN_METRICS:
         ipis, wakeups = by_name[f"{load}_ipis"], by_name[f"{load}_wakeups"]
@@ -102,12 +102,16 @@ def _off_on(metric: Metric) -> str:
     return f"{metric.off.mean:.2f} → {metric.on.mean:.2f}"
 
 
+def bar(metric: Metric) -> str:
+    """Whether what was asked for is "met" or "missed" by the whole interval, or "not settled"."""
+    low, high = metric.ci95 or (0.0, float("inf"))
+    return "met" if low >= REQUESTED else "missed" if high < REQUESTED else "not settled"
+
+
 def _gain(metric: Metric) -> str:
-    """The ratio, and whether what was asked for is met, missed, or neither by its interval."""
+    """The ratio, and what of the bar."""
     if metric.ratio is None:
         return "unknown"
     if metric.ci95 is None:
         return f"{metric.ratio:.2f}"
-    low, high = metric.ci95
-    met = "met" if low >= REQUESTED else "missed" if high < REQUESTED else "not settled"
-    return f"{metric.ratio:.2f} [{low:.2f}, {high:.2f}], {met}"
+    return f"{metric.ratio:.2f} [{metric.ci95[0]:.2f}, {metric.ci95[1]:.2f}], {bar(metric)}"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from cvmtune.report import plots
-from cvmtune.report.rules_blackbox import MAIN_METRICS, REQUESTED
+from cvmtune.report.rules_blackbox import MAIN_METRICS, REQUESTED, bar
 from cvmtune.report.schema import Breakdown, Factorial, Metric, Result, Results, Stats
 from cvmtune.report.stats import percentile
 from cvmtune.report.table import NO_FIGURE, format_effect, format_figure, format_ratio
@@ -89,17 +89,15 @@ def _latencies(results: Results, result: Result) -> str:
         "vm off/cvm on",
     )
     return (
-        _table(heading, rows) + f"\n\nAsked for: a ratio of {REQUESTED:g} at a rate. {_bars(results, result)}"
+        _table(heading, rows)
+        + f"\n\nAsked for: a ratio of {REQUESTED:g} at a rate; by the intervals: {_bars(result)}"
     )
 
 
-def _bars(results: Results, result: Result) -> str:
-    """What of the bars was met, by the means."""
-    main = [metric for metric in result.metrics if metric.name in MAIN_METRICS]
-    met = [metric.name for metric in main if metric.ratio and metric.ratio >= REQUESTED]
-    missed = [metric.name for metric in main if metric.name not in met]
-    said = f"Met by: {', '.join(met) or 'none'}."
-    return said if not missed else f"{said} Missed by: {', '.join(missed)}."
+def _bars(result: Result) -> str:
+    """What became of the bar, by the intervals."""
+    said = (f"{metric.name} {bar(metric)}" for metric in result.metrics if metric.name in MAIN_METRICS)
+    return f"{', '.join(said)}."
 
 
 def _ms(stats: Stats) -> str:
