@@ -12,6 +12,7 @@ import pytest
 
 from cvmtune import cli
 from cvmtune.commands.prove import FEATURES
+from cvmtune.report import schema, summary
 
 TOP = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -74,6 +75,21 @@ def test_shown_command_is_taken(argv: list[str], capsys: pytest.CaptureFixture[s
         assert end.code == 0, capsys.readouterr().err  # noqa: PT017
         return
     assert set(getattr(arguments, "features", ())) <= set(FEATURES)
+
+
+def test_readme_shows_what_the_tool_makes_of_the_recorded_run() -> None:
+    readme = (TOP / "README.md").read_text(encoding="utf-8")
+    (name,) = re.findall(r"^<!-- summary of (\S+) -->$", readme, re.MULTILINE)
+    _, _, rest = readme.partition(f"<!-- summary of {name} -->\n")
+    shown, _, _ = rest.partition("<!-- end of summary -->")
+    assert shown.strip() == summary.page(schema.load(TOP / name)).strip()
+    # Its pictures are those of the same run.
+    pictures = re.findall(r"\]\((\S+\.svg)\)", readme)
+    made = summary.files(schema.load(TOP / name))
+    assert pictures
+    for picture in pictures:
+        assert Path(picture).parent == Path(name).parent
+        assert Path(picture).name in made
 
 
 def test_command_lines_are_found() -> None:
