@@ -25,13 +25,14 @@
  * Exit status: 0, 1 when a call fails or the file is damaged, 2 for wrong usage.
  */
 #define _GNU_SOURCE
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/types.h>
 #include <math.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <stdnoreturn.h>
@@ -48,16 +49,16 @@
 #define NS_PER_S	1000000000ULL
 
 struct record {
-	uint64_t magic;
-	uint32_t producer;
-	uint32_t number;
-	uint64_t words[RECORD / 8 - 2];
+	__u64 magic;
+	__u32 producer;
+	__u32 number;
+	__u64 words[RECORD / 8 - 2];
 };
 
-_Static_assert(sizeof(struct record) == RECORD, "a record is one block");
+static_assert(sizeof(struct record) == RECORD, "a record is one block");
 
 struct times {
-	uint64_t due, offered, taken, written, answered;
+	__u64 due, offered, taken, written, answered;
 };
 
 struct log;
@@ -66,9 +67,9 @@ struct producer {
 	struct log *log;
 	pthread_t thread;
 	pthread_cond_t answer;
-	uint32_t id;
+	__u32 id;
 	bool answered;
-	uint64_t random;
+	__u64 random;
 	struct times *times;	/* of each record, in order */
 	struct record record;
 };
@@ -76,11 +77,11 @@ struct producer {
 struct log {
 	pthread_mutex_t lock;	/* queue, answered */
 	pthread_cond_t work;
-	uint32_t queue[MAX_PRODUCERS];	/* who waits for the writer, a ring */
-	uint32_t head, queued;
+	__u32 queue[MAX_PRODUCERS];	/* who waits for the writer, a ring */
+	__u32 head, queued;
 	unsigned int producers, records, rate, seed;
 	int writer_cpu, producer_cpu;
-	uint64_t start;
+	__u64 start;
 	struct producer producer[MAX_PRODUCERS];
 };
 
@@ -108,16 +109,16 @@ static noreturn void wrong_usage(const char *problem)
 	exit(2);
 }
 
-static uint64_t now_ns(void)
+static __u64 now_ns(void)
 {
 	struct timespec t;
 
 	if (clock_gettime(CLOCK_MONOTONIC, &t) < 0)
 		die(errno, "clock_gettime");
-	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+	return (__u64)t.tv_sec * NS_PER_S + (__u64)t.tv_nsec;
 }
 
-static void sleep_until(uint64_t ns)
+static void sleep_until(__u64 ns)
 {
 	struct timespec t = {
 		.tv_sec = (time_t)(ns / NS_PER_S),
@@ -143,18 +144,18 @@ static void bind_to(int cpu)
 }
 
 /* splitmix64 (Steele, Lea, Flood, 2014) */
-static uint64_t next_random(uint64_t *state)
+static __u64 next_random(__u64 *state)
 {
-	uint64_t z = *state += 0x9e3779b97f4a7c15ULL;
+	__u64 z = *state += 0x9e3779b97f4a7c15ULL;
 
 	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
 	z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
 	return z ^ (z >> 31);
 }
 
-static void fill(struct record *record, uint32_t producer, uint32_t number)
+static void fill(struct record *record, __u32 producer, __u32 number)
 {
-	uint64_t state = (uint64_t)producer << 32 | number;
+	__u64 state = (__u64)producer << 32 | number;
 	size_t i;
 
 	record->magic = MAGIC;
@@ -165,20 +166,20 @@ static void fill(struct record *record, uint32_t producer, uint32_t number)
 }
 
 /* Exponentially distributed, so that the arrivals are a Poisson process. */
-static uint64_t gap_ns(struct producer *self)
+static __u64 gap_ns(struct producer *self)
 {
 	double mean = (double)NS_PER_S * self->log->producers / self->log->rate;
-	double uniform = (double)(next_random(&self->random) >> 11) * 0x1p-53;
+	double uniform = ldexp((double)(next_random(&self->random) >> 11), -53);
 
-	return (uint64_t)(-mean * log1p(-uniform));
+	return (__u64)(-mean * log1p(-uniform));
 }
 
 static void *produce(void *data)
 {
 	struct producer *self = data;
 	struct log *log = self->log;
-	uint64_t due = log->start;
-	uint32_t number;
+	__u64 due = log->start;
+	__u32 number;
 
 	bind_to(log->producer_cpu);
 	for (number = 0; number < log->records; number++) {
@@ -210,7 +211,7 @@ static void *produce(void *data)
 static void write_log(struct log *log, int file, struct times **order)
 {
 	unsigned int i, total = log->producers * log->records;
-	uint32_t next[MAX_PRODUCERS] = { 0 };
+	__u32 next[MAX_PRODUCERS] = { 0 };
 
 	for (i = 0; i < total; i++) {
 		struct producer *from;
@@ -260,10 +261,8 @@ static void print_times(struct times **order, unsigned int total)
 		const struct times *t = order[i];
 
 		if (printf("%llu %llu %llu %llu\n",
-			   (unsigned long long)(t->offered - t->due),
-			   (unsigned long long)(t->taken - t->offered),
-			   (unsigned long long)(t->written - t->taken),
-			   (unsigned long long)(t->answered - t->written)) < 0)
+			   t->offered - t->due, t->taken - t->offered,
+			   t->written - t->taken, t->answered - t->written) < 0)
 			die(errno, "standard output");
 	}
 	if (fflush(stdout) == EOF)
@@ -288,7 +287,7 @@ static void run(struct log *log, const char *path)
 
 		one->log = log;
 		one->id = i;
-		one->random = (uint64_t)log->seed << 32 | i;
+		one->random = (__u64)log->seed << 32 | i;
 		one->times = allocate(log->records, sizeof(*one->times));
 		pthread_cond_init(&one->answer, NULL);
 		err = pthread_create(&one->thread, NULL, produce, one);
@@ -308,7 +307,7 @@ static void run(struct log *log, const char *path)
 
 static void check(const char *path)
 {
-	uint32_t next[MAX_PRODUCERS] = { 0 };
+	__u32 next[MAX_PRODUCERS] = { 0 };
 	struct record found, expected;
 	unsigned long position;
 	FILE *file = fopen(path, "rb");
