@@ -924,8 +924,8 @@ BOOTED = {
         ],
         10,
     ),
-    # And the power cut, and what vm and plain had after all rounds.
-    "blackbox": ([("cvm", PLAIN_BOOT), ("vm", PLAIN_BOOT), ("plain", PLAIN_BOOT)], 7),
+    # And the power cut, and what all three had after all rounds.
+    "blackbox": ([("cvm", PLAIN_BOOT), ("vm", PLAIN_BOOT), ("plain", PLAIN_BOOT)], 8),
 }
 
 
@@ -954,6 +954,14 @@ def test_prove_judges_and_writes(
     assert lab.booted == [(machine, "default", options) for machine, options in booted]
     assert lab.tools == [(DATABASE,) if feature == "blackbox" else ()] * len(booted)
     assert lab.running == 0
+
+
+def test_prove_keeps_what_was_left_of_the_database(measured: Measured, tmp_path: Path) -> None:
+    status("prove", "blackbox", "--runs", "2", "--json", "results.json")
+    found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
+    left = {one.name: [metric.name for metric in one.metrics] for one in found.baselines}
+    for machine in ("cvm", "vm", "plain"):
+        assert left[f"{machine}, {blackbox.AFTER}"] == ["all_lost", "damage"]
 
 
 def test_prove_measures_in_full_what_is_named(measured: Measured) -> None:

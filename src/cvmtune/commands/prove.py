@@ -243,7 +243,7 @@ def main(
     for judged, baselines in plans.values():
         lab.build("default", host=True)
         form = EXPERIMENTS[judged.feature].form(brief)
-        judged_raw, beside = _parted(_measure(lab, judged, form.passes), form.beside)
+        judged_raw, beside = _parted(_measure(lab, judged, form.passes), ("off", "on", *form.combined))
         raws.append(judged_raw)
         baseline_raws += [beside] if beside.rounds else []
         baseline_raws += [_measure(lab, baseline, form.passes) for baseline in baselines]
@@ -259,10 +259,10 @@ def main(
     return 0 if all(result.verdict == "PASS" for result in results.results) else 1
 
 
-def _parted(raw: RawRun, beside: tuple[str, ...]) -> tuple[RawRun, RawRun]:
-    """The rounds that are judged, and those of the baselines that took turns with them."""
-    judged = tuple(one for one in raw.rounds if one.state not in beside)
-    others = tuple(one for one in raw.rounds if one.state in beside)
+def _parted(raw: RawRun, states: tuple[str, ...]) -> tuple[RawRun, RawRun]:
+    """The rounds in the states that are compared, and the others: baselines that took turns, and the end."""
+    judged = tuple(one for one in raw.rounds if one.state in states)
+    others = tuple(one for one in raw.rounds if one.state not in states)
     return replace(raw, rounds=judged), replace(raw, rounds=others)
 
 
