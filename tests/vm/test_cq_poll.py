@@ -40,9 +40,13 @@ from cq_poll_guest import (
 )
 
 from cvmtune.bench import nfs_rdma
+from cvmtune.bench.guest import applied, loaded_module
 from cvmtune.bench.nfs_rdma import PROVIDERS, Load, Mount, unmount, verify, write
 from cvmtune.core.system import System
+from cvmtune.knobs.soft_ipi import SoftIpi
+from cvmtune.lab.lab import GUEST_TOOLS
 from cvmtune.lab.machine import Machine
+from cvmtune.observe.procfs import IPI_ROWS, parse_interrupts
 
 ONLINE = "/sys/devices/system/cpu/cpu1/online"
 both = pytest.mark.parametrize("device", PROVIDERS, indirect=True)
@@ -395,6 +399,29 @@ def test_a_window_reaches_a_poller_that_has_none(mount: Mount) -> None:
     before = totals(guest)["sleeps"]
     guest.write_text(IDLE_US, "1000")
     wait_until(lambda: totals(guest)["sleeps"] > before, "the poller to sleep")
+
+
+def test_soft_ipis_reach_its_cpu_while_it_polls(mount: Mount) -> None:
+    guest, ipis = mount.guest, 300
+
+    def ipis_by_hardware() -> int:
+        rows = parse_interrupts(guest.read_text("/proc/interrupts"))
+        return sum(rows[row][1] for row in IPI_ROWS)
+
+    sent = {}
+    guest.write_text(IDLE_US, "0")
+    guest.write_text(CONTROL, "1")
+    wait_polled(guest)
+    with loaded_module(guest, GUEST_TOOLS, "cvmtune_ipi"):
+        for named in ("0", "2"):
+            with applied(SoftIpi(), guest, named):
+                before = ipis_by_hardware()
+                run = f"kind=notify src=0 dst=1 n={ipis} gap_us=300"
+                guest.write_text("/sys/kernel/debug/cvmtune_ipi/run", run)
+                sent[named] = ipis_by_hardware() - before
+    # While it visits a CQ they come by hardware.
+    assert sent["0"] >= ipis, sent
+    assert sent["2"] < ipis * 0.5, sent
 
 
 @pytest.fixture
