@@ -41,6 +41,7 @@ from cvmtune.bench.blackbox import (
     FEATURES,
     SINGLES,
     Scale,
+    closed_loads,
     collect,
     main_loads,
     more_loads,
@@ -166,7 +167,10 @@ def test_loads_of_a_round() -> None:
 
 
 def test_all_other_loads() -> None:
-    loads = {one.name: one.load for one in more_loads(DEFAULT_SCALE)}
+    assert [one.name for one in closed_loads(DEFAULT_SCALE)] == ["insert_1_closed", "tpcb_1_closed"]
+    others = (*closed_loads(DEFAULT_SCALE), *more_loads(DEFAULT_SCALE))
+    loads = {one.name: one.load for one in others}
+    assert len(loads) == len(others)
     assert loads.keys() == {
         f"{script}_{suffix}"
         for script in ("insert", "tpcb")
@@ -186,7 +190,8 @@ def test_all_other_loads() -> None:
 
 
 def test_titles_of_loads_tell_them_apart() -> None:
-    titles = [one.title for one in (*main_loads(DEFAULT_SCALE), *more_loads(DEFAULT_SCALE))]
+    loads = (main_loads, closed_loads, more_loads)
+    titles = [one.title for of_kind in loads for one in of_kind(DEFAULT_SCALE)]
     assert len(set(titles)) == len(titles)
     assert "insert by 1 client, 25 a second" in titles
     assert any("by 4 clients" in title for title in titles)
@@ -372,9 +377,12 @@ def test_states_alternate_in_turned_order(
     assert [one.index for one in measured(raw)] == [n // len(states) for n in range(len(expected))]
     # Of each round, its records and its transactions, and of both the smallest run; it was warm before.
     seen = machine.seen[1:]
-    assert [load for load, _ in seen] == ["audit", "audit", "insert", "insert"] * len(expected)
-    for number, (_, found) in enumerate(seen):
-        features = COMBINATIONS[expected[number // 4]]
+    # Where off and on are compared, these also have it without a rate.
+    compared = {"off", "on"} <= set(states)
+    in_force = [state for state in expected for _ in range(8 if compared and state in ("off", "on") else 4)]
+    assert [load for load, _ in seen] == ["audit", "audit", "insert", "insert"] * (len(in_force) // 4)
+    for (number, (_, found)), state in zip(enumerate(seen), in_force, strict=True):
+        features = COMBINATIONS[state]
         for name, (off, on, feature) in IN_FORCE.items():
             on = "0" if name == "poller" else on  # where the scale has it
             assert found[name] == (on if feature in features else off), (number, name)
@@ -570,7 +578,7 @@ def test_metrics_of_a_round(machine: Machine, host: bool) -> None:
 def test_metrics_of_all_loads(machine: Machine) -> None:
     """Of the others few counts: they are not compared."""
     (one,) = measured(run(machine, ("on",), more=True))
-    few = {"audit_closed", *(load.name for load in more_loads(SCALE))}
+    few = {"audit_closed", *(load.name for kind in (closed_loads, more_loads) for load in kind(SCALE))}
     names = [series.name for series in one.series]
     assert len(names) == len(set(names))
     wanted = [names_of(load, set(COUNTS)) for load in LOADS] + [

@@ -33,7 +33,7 @@ from cvmtune.lab.machine import PLAIN_BOOT, BootOptions
 from cvmtune.lab.machines import MACHINES, Images, processor_options, qemu_argv, start_guest_script
 from cvmtune.lab.progress import SilentProgress, Step
 from cvmtune.report.judge import RULES, judge
-from cvmtune.report.rules_blackbox import MAIN_METRICS
+from cvmtune.report.rules_blackbox import CLOSED, MAIN_METRICS
 from cvmtune.report.schema import VERDICTS, Metric, Result, Results, Stats, Verdict
 
 Capture = pytest.CaptureFixture[str]
@@ -836,6 +836,7 @@ COUNTED = {
         **{f"{load}_wfx_exits": (5.0, 0.0) for load in MAIN_METRICS},
         **{f"{load}_timer_exits": (8.0, 9.0) for load in MAIN_METRICS},
         **{f"{load}_redundant_exits": (2.0, 0.0) for load in MAIN_METRICS},
+        **{f"{load}_exits": (10.0, 5.0) for load in CLOSED.values()},
     },
 }
 

@@ -108,16 +108,26 @@ def main_loads(scale: Scale) -> Iterator[Load]:
         yield _at_rate(script, script, rate, 1, scale)
 
 
+def closed_loads(scale: Scale) -> Iterator[Load]:
+    """Each script by one client, one after another: what is counted is the transactions', not of a time that
+    passes between them."""
+    for script, _ in scale.rates:
+        yield _closed(script, 1, scale)
+
+
 def more_loads(scale: Scale) -> Iterator[Load]:
-    """All others: each script by several clients at a rate, and by any number one after another."""
+    """All others: each script by several clients, at a rate and one after another."""
     for script, rate in scale.rates:
         for clients in scale.clients:
             if clients > 1:
                 # More clients have more done, but not as much more: all wait for one log.
                 yield _at_rate(f"{script}_{clients}", script, rate * (1 + clients) // 2, clients, scale)
-            load = postgres.Load(script, scale.closed_transactions, clients)
-            title = f"{_by(script, clients)}, one after another"
-            yield Load(f"{script}_{clients}_closed", title, load)
+                yield _closed(script, clients, scale)
+
+
+def _closed(script: str, clients: int, scale: Scale) -> Load:
+    load = postgres.Load(script, scale.closed_transactions, clients)
+    return Load(f"{script}_{clients}_closed", f"{_by(script, clients)}, one after another", load)
 
 
 def _at_rate(name: str, script: str, rate: int, clients: int, scale: Scale) -> Load:
@@ -142,7 +152,9 @@ def collect(
     more: bool = False,
     advance: Callable[[str], None] = lambda note: None,
 ) -> RawRun:
-    """Run `rounds` rounds in each of the states (names of COMBINATIONS); with `more` all loads in off and on.
+    """Run `rounds` rounds in each of the states (names of COMBINATIONS).
+
+    Where off and on are both among them, these also have the loads without a rate; with `more` all loads.
 
     States alternate, in turned order every other round, so that drift of the machine falls on all alike.
     `tools` is the directory in the guest with helper, module and cluster. `advance` is told what is about to
@@ -157,8 +169,14 @@ def collect(
             for index, state in in_turns(states, rounds):
                 advance(f"{machine}, {state}, round {index + 1} of {rounds}")
                 with switched(guest, host, COMBINATIONS[state], poll_cpu=scale.server_cpu):
-                    all_loads = more and state in ("off", "on")
-                    collected.append(Round(state, index, tuple(bench.round(database, index, all_loads))))
+                    compared = state in ("off", "on")
+                    loads = bench.round(
+                        database,
+                        index,
+                        closed=compared and (more or {"off", "on"} <= set(states)),
+                        more=compared and more,
+                    )
+                    collected.append(Round(state, index, tuple(loads)))
             promised = {script: database.known_rows(script) for script in _SCRIPTS}
             database.crash()
             lost = sum(rows - database.rows(script) for script, rows in promised.items())
@@ -303,12 +321,15 @@ class _Bench:
         with postgres.running(self.guest, self.cluster) as database:
             yield database
 
-    def round(self, database: Database, index: int, all_loads: bool) -> Iterator[Series]:
+    def round(self, database: Database, index: int, *, closed: bool, more: bool) -> Iterator[Series]:
         yield from self._log("audit", self.scale.audit_rate, index)
         for load in main_loads(self.scale):
             yield from self._transact(database, load, index)
-        if all_loads:
+        if closed:
             yield from self._log("audit_closed", 0, index, _FEW)
+            for load in closed_loads(self.scale):
+                yield from self._transact(database, load, index, _FEW)
+        if more:
             for load in more_loads(self.scale):
                 yield from self._transact(database, load, index, _FEW)
 
