@@ -17,7 +17,7 @@ from cvmtune.bench.raw import RawRun, Round, Series
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.report import summarise
 from cvmtune.report.judge import judge
-from cvmtune.report.rules_blackbox import MAIN_METRICS, REQUESTED
+from cvmtune.report.rules_blackbox import CLOSED, MAIN_METRICS, REQUESTED
 from cvmtune.report.schema import Metric, Result, Results, Stats
 from cvmtune.report.summary import PAGE, files, page
 from cvmtune.report.table import format_effect
@@ -48,11 +48,11 @@ def series(on: frozenset[str], index: int, title: str, scale: float = 1.0) -> tu
         found.append(Series(load, f"{title}: {load}", "ns", "time", "lower", (0.5 * mean, 1.5 * mean)))
         for part, share in (("client", 0.75), ("rpc", 0.5), ("rtt", -0.25)):
             found.append(Series(f"{load}/{part}", f"{title}: {part}", "ns", "time", "lower", (share * mean,)))
-        for name, (all_on, other) in COUNTS.items():
+        counts = {f"{load}_{name}": (name, values) for name, values in COUNTS.items()}
+        counts[f"{CLOSED[load]}_exits"] = ("exits without a rate", COUNTS["exits"])
+        for name, (what, (all_on, other)) in counts.items():
             each = all_on if on == set(FEATURES) else other
-            found.append(
-                Series(f"{load}_{name}", f"{title}: {name} of {load}", "per tx", "count", "lower", (each,))
-            )
+            found.append(Series(name, f"{title}: {what} of {load}", "per tx", "count", "lower", (each,)))
         found.append(Series(f"{load}_lost", f"{title}: lost of {load}", "tx", "count", "lower", (0.0,)))
     return tuple(found)
 
