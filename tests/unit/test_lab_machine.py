@@ -6,12 +6,14 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -324,6 +326,27 @@ def test_interrupted_boot_ends_the_machine(fake_boot: Boot, run: Path) -> None:
     with pytest.raises(KeyboardInterrupt), fake_boot("plain", "be silent"):
         pytest.fail("it came up")
     assert_ended(run)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_interrupt_as_the_emulator_starts_leaves_none_behind(
+    fake_boot: Boot, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interrupt comes when QEMU runs and nobody knows of it yet."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, argv: Sequence[str], **options: Any) -> None:
+            super().__init__(argv, **options)
+            if argv[-1] != "--version":
+                started.append(self)
+                os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt), fake_boot("plain", "be silent"):
+        pytest.fail("it came up")
+    (process,) = started
+    assert process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.usefixtures("interruptible")

@@ -17,6 +17,7 @@ from cvmtune.core.command import format_command
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.lab.client import AgentSystem
 from cvmtune.lab.errors import GuestDied, GuestHung, GuestPanicked, LabError, MissingTool
+from cvmtune.lab.interrupts import interrupts_put_off
 from cvmtune.lab.machines import (
     GUEST,
     HOST,
@@ -206,20 +207,21 @@ def boot(
         began = time.monotonic()
         with (directory / "qemu.log").open("wb") as log_file:
             try:
-                process = subprocess.Popen(
-                    [*_DIE_WITH_US, *argv],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log_file,
-                    stderr=log_file,
-                    pass_fds=[end.fileno() for end in far_ends],
-                    # Ctrl-C at the terminal is for us: we end QEMU in order.
-                    start_new_session=True,
-                )
+                with interrupts_put_off():
+                    process = subprocess.Popen(
+                        [*_DIE_WITH_US, *argv],
+                        stdin=subprocess.DEVNULL,
+                        stdout=log_file,
+                        stderr=log_file,
+                        pass_fds=[end.fileno() for end in far_ends],
+                        # Ctrl-C at the terminal is for us: we end QEMU in order.
+                        start_new_session=True,
+                    )
+                    stack.callback(_end, process)
             finally:
                 # Ours would keep the channels open after QEMU's end.
                 for end in far_ends:
                     end.close()
-        stack.callback(_end, process)
         machine = Machine(spec, directory, process)
         machine.terminal = terminal
         for name, channel in channels.items():
