@@ -11,10 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import fake_machine
 import pytest
-from fake_kernel import FakeKernel, When, os_error
-from fake_machine import (
+
+from cvmtune.bench.guest import Host
+from cvmtune.bench.raw import RawRun
+from cvmtune.bench.vtimer import HALT_POLL, HW, MODES, ORDINARY, TRAVEL, Scale, collect, collect_paths
+from cvmtune.core.errors import CvmtuneError, UsageError
+from cvmtune.core.system import LocalSystem
+from cvmtune.knobs import soft_ipi
+from tests.fakes import machine as fake_machine
+from tests.fakes.kernel import FakeKernel, When, os_error
+from tests.fakes.machine import (
     CYCLICTEST_HEADER,
     FAULTS,
     PID,
@@ -24,13 +31,6 @@ from fake_machine import (
     Refused,
     fail_in_turn,
 )
-
-from cvmtune.bench.guest import Host
-from cvmtune.bench.raw import RawRun
-from cvmtune.bench.vtimer import HALT_POLL, HW, MODES, ORDINARY, TRAVEL, Scale, collect, collect_paths
-from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.core.system import LocalSystem
-from cvmtune.knobs import soft_ipi
 
 SCALE = Scale(timers=40, interval_us=500, busy_s=0.5, sections=20, gap_us=700, round_trips=8)
 FOLDER = f"/sys/kernel/debug/kvm/{PID}-13"

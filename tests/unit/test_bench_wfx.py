@@ -11,10 +11,7 @@ from os import sched_getaffinity
 from pathlib import Path
 from types import SimpleNamespace
 
-import fake_machine
 import pytest
-from fake_kernel import FakeKernel, WfxKernel, When
-from fake_machine import CYCLICTEST_HEADER, FAULTS, PID, THREADS, Recorded, RecordedHost, fail_in_turn
 
 from cvmtune.bench import wfx
 from cvmtune.bench.guest import Host
@@ -33,6 +30,9 @@ from cvmtune.core.system import LocalSystem
 from cvmtune.knobs import soft_ipi
 from cvmtune.knobs import wfx as wfx_knob
 from cvmtune.knobs.contract import KnobError
+from tests.fakes import machine as fake_machine
+from tests.fakes.kernel import FakeKernel, WfxKernel, When
+from tests.fakes.machine import CYCLICTEST_HEADER, FAULTS, PID, THREADS, Recorded, RecordedHost, fail_in_turn
 
 SCALE = Scale(watch_s=2.0, wakeups=40, interval_us=500, round_trips=8, hackbench_loops=3, neighbour_s=0.5)
 ALL_STATES = (*SETTINGS, BOOT_POLICY)

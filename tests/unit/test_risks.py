@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from fake_capture import BOOT_ID, GUEST, HOST, changed, thread, vm
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from cvmtune.observe.features import features
 from cvmtune.observe.load import load
 from cvmtune.observe.place import place
 from cvmtune.observe.risks import MAX_STEAL, Risk, deep_idle, own_cpus, risks
+from tests.fakes.capture import BOOT_ID, GUEST, HOST, changed, thread, vm
 
 IPI = "/sys/kernel/soft_ipi_passthrough"
 BOUND = "/sys/module/soft_ipi/parameters/poll_us"
