@@ -262,7 +262,9 @@ def test_says_what_a_feature_is() -> None:
     words = Page(page(Results({}, every))).words
     for feature in FEATURES:
         assert f"UNDECIDED {feature} on plain" not in words
-        section = words.partition(f"({feature})\n")[2].partition("Rounds with the feature off and on")[0]
+        # Up to the next feature, or what comes after the last.
+        after = words.partition(f"({feature})\n")[2]
+        section = re.split(r".*\([a-z-]+\)\n|Rounds with the feature off and on", after)[0]
         paragraphs = [line for line in section.splitlines() if line.strip()]
         assert len(paragraphs) == 2, feature
         assert all(paragraph.endswith(".") for paragraph in paragraphs)
