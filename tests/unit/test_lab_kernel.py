@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cvmtune.core.errors import UsageError
-from cvmtune.lab import guest_tools, kbuild, kernel, kernel_checks, kernel_source, selftests
+from cvmtune.lab import guest_tools, kbuild, kernel, kernel_checks, kernel_selftests, kernel_source
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.errors import BadConfig, BuildFailed, MissingTool
 from cvmtune.lab.kernel import FLAVOURS
@@ -82,16 +82,16 @@ class Lab:
         self.cache = Cache(top / "cache")
         self.kernel = top / "kernel"
         self.compiler = "gcc 12"
-        for directory in ("configs", "patches", "selftests"):
+        for directory in ("configs", "queue/6.12", "modules"):
             (self.kernel / directory).mkdir(parents=True)
         for fragment in FLAVOURS["default"].fragments:
             symbol = fragment.removesuffix(".config").upper().replace("-", "_")
             (self.kernel / "configs" / fragment).write_text(f"CONFIG_{symbol}=y\n")
-        (self.kernel / "series.toml").write_text(
+        (self.kernel / "queue/6.12/series.toml").write_text(
             'base = ">=6.12,<6.13"\n[[patch]]\nfile = "0001-change.patch"\npurpose = "change"\n'
         )
-        (self.kernel / "patches/0001-change.patch").write_text(PATCH)
-        (self.kernel / "selftests/test.c").write_text("")
+        (self.kernel / "queue/6.12/0001-change.patch").write_text(PATCH)
+        (self.kernel / "modules/test.c").write_text("")
         (top / "linux/init").mkdir(parents=True)
         (top / "linux/init/main.c").write_text("original\n")
         with tarfile.open(top / "linux.tar", "w") as tar:
@@ -101,7 +101,7 @@ class Lab:
         monkeypatch.setenv("PATH", str(top / "bin"), prepend=":")
         for module in (kernel, guest_tools):
             monkeypatch.setattr(module, "kernel_directory", lambda: self.kernel)
-        for module in (kernel, guest_tools, kernel_checks, kernel_source, selftests):
+        for module in (kernel, guest_tools, kernel_checks, kernel_selftests, kernel_source):
             monkeypatch.setattr(module, "require_tools", lambda toolchain: None)
         monkeypatch.setattr(kernel, "find_source", lambda cache, progress: self.source)
         monkeypatch.setattr(kernel_source, "_TREE_BYTES", 0)
@@ -147,7 +147,7 @@ def test_a_kernel_is_built_once(lab: Lab) -> None:
 
 
 def change_patch(lab: Lab) -> None:
-    (lab.kernel / "patches/0001-change.patch").write_text(PATCH.replace("+patched", "+patched again"))
+    (lab.kernel / "queue/6.12/0001-change.patch").write_text(PATCH.replace("+patched", "+patched again"))
 
 
 def change_config(lab: Lab) -> None:
@@ -226,7 +226,7 @@ def test_a_failed_build_is_not_taken_for_the_one_before(lab: Lab) -> None:
     (lab.top / "fail").touch()
     with pytest.raises(BuildFailed):
         lab.build()
-    (lab.kernel / "patches/0001-change.patch").write_text(PATCH)
+    (lab.kernel / "queue/6.12/0001-change.patch").write_text(PATCH)
     (lab.top / "fail").unlink()
     lab.cache.clean("kernel")
     lab.runs()
@@ -236,7 +236,7 @@ def test_a_failed_build_is_not_taken_for_the_one_before(lab: Lab) -> None:
 
 def test_the_queue_must_fit_the_source(lab: Lab) -> None:
     lab.source = replace(lab.source, version="6.13.1-1")
-    with pytest.raises(UsageError, match=r">=6\.12,<6\.13, not for 6\.13\.1-1"):
+    with pytest.raises(UsageError, match=r">=6\.12,<6\.13, not for 6\.13\.1"):
         lab.build()
 
 
@@ -246,7 +246,7 @@ def test_guest_tools_are_rebuilt_without_the_kernel(lab: Lab) -> None:
     assert sorted(path.name for path in tools.iterdir()) == ["cvmtune_ipi.ko", "pingpong"]
     assert lab.build_tools() == tools
     assert lab.runs() == ["allnoconfig", "modules", "helpers"]
-    (lab.kernel / "selftests/test.c").write_text("changed")
+    (lab.kernel / "modules/test.c").write_text("changed")
     assert lab.build_tools() != tools
     assert lab.runs() == ["helpers"]
 
@@ -254,15 +254,19 @@ def test_guest_tools_are_rebuilt_without_the_kernel(lab: Lab) -> None:
 def test_kvm_selftests_are_those_of_the_patched_source_and_need_no_kernel(lab: Lab) -> None:
     lab.build("unpatched")
     lab.runs()
-    tests = selftests.build(selftests.KVM, lab.cache, SilentProgress()) / selftests.KVM.name
-    assert selftests.programs(tests) == ["aarch64/psci_test"]
+    tests = (
+        kernel_selftests.build(kernel_selftests.KVM, lab.cache, SilentProgress()) / kernel_selftests.KVM.name
+    )
+    assert kernel_selftests.programs(tests) == ["aarch64/psci_test"]
     assert [path.name for path in tests.rglob("*") if path.is_file()] == ["psci_test"]
     assert (tests / "aarch64/psci_test").read_text() == "patched\n"
     assert "modules" not in lab.runs()
-    selftests.build(selftests.KVM, lab.cache, SilentProgress())
+    kernel_selftests.build(kernel_selftests.KVM, lab.cache, SilentProgress())
     assert lab.runs() == []
     change_patch(lab)
-    changed = selftests.build(selftests.KVM, lab.cache, SilentProgress()) / selftests.KVM.name
+    changed = (
+        kernel_selftests.build(kernel_selftests.KVM, lab.cache, SilentProgress()) / kernel_selftests.KVM.name
+    )
     assert (changed / "aarch64/psci_test").read_text() == "patched again\n"
 
 
@@ -270,7 +274,7 @@ def test_guest_tools_get_the_tree_of_their_kernel_back(lab: Lab) -> None:
     lab.build()
     change_patch(lab)
     lab.build()
-    (lab.kernel / "patches/0001-change.patch").write_text(PATCH)
+    (lab.kernel / "queue/6.12/0001-change.patch").write_text(PATCH)
     lab.runs()
     lab.build_tools()
     assert lab.runs() == ["allnoconfig", "modules", "helpers"]
@@ -400,13 +404,13 @@ esac
 
 @pytest.fixture
 def checked(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    for path in (lab.kernel / "patches").iterdir():
+    for path in (lab.kernel / "queue/6.12").iterdir():
         path.unlink()
     series = 'base = ">=6.12,<6.13"\n'
     for name, text in CHECKED_PATCHES.items():
-        (lab.kernel / "patches" / name).write_text(text)
+        (lab.kernel / "queue/6.12" / name).write_text(text)
         series += f'[[patch]]\nfile = "{name}"\npurpose = "test"\n'
-    (lab.kernel / "series.toml").write_text(series)
+    (lab.kernel / "queue/6.12/series.toml").write_text(series)
     lab.put_program("make", CHECKING_MAKE.replace("{top}", str(lab.top)))
     lab.put_program("perl", "#!/bin/sh\n")
     lab.put_program("sparse", "#!/bin/sh\n")
@@ -438,7 +442,7 @@ def test_what_has_passed_is_checked_again_only_after_a_change(checked: Lab) -> N
     built = (checked.top / "built").read_text()
     assert run_checks(checked.cache, SilentProgress(), quick=False) == first
     assert (checked.top / "built").read_text() == built
-    patch = checked.kernel / "patches" / "0002-add.patch"
+    patch = checked.kernel / "queue/6.12" / "0002-add.patch"
     patch.write_text(f"Another message\n\n{patch.read_text()}")
     assert run_checks(checked.cache, SilentProgress(), quick=False) == first
     assert (checked.top / "built").read_text() != built

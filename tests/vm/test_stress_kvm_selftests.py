@@ -9,8 +9,8 @@ import pytest
 from kvm_selftests_host import LEFT_OUT, PASS, SHORT, SKIP, Outcome, regressions, run, table
 from test_stress_soft_ipi import SPLAT
 
+from cvmtune.lab.kernel_selftests import KVM, programs
 from cvmtune.lab.lab import Lab
-from cvmtune.lab.selftests import KVM, programs
 
 pytestmark = pytest.mark.stress
 

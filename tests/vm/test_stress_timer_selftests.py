@@ -10,8 +10,8 @@ from kvm_selftests_host import PASS, Outcome, regressions, run, table
 from test_stress_kvm_selftests import PATCHED, UNPATCHED
 from test_stress_soft_ipi import SPLAT
 
+from cvmtune.lab.kernel_selftests import TIMERS, programs
 from cvmtune.lab.lab import TIMER_SELFTESTS, Lab
-from cvmtune.lab.selftests import TIMERS, programs
 
 pytestmark = pytest.mark.stress
 

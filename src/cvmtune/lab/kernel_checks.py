@@ -22,7 +22,7 @@ from cvmtune.core.command import Completed, format_command, run
 from cvmtune.lab import kconfig
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.errors import MissingTool
-from cvmtune.lab.guest_tools import selftest_sources
+from cvmtune.lab.guest_tools import module_sources
 from cvmtune.lab.kbuild import build_environment, make_command, require_tools
 from cvmtune.lab.kernel import FLAVOURS, KernelInputs, gather_inputs
 from cvmtune.lab.kernel_source import SourceTree
@@ -98,7 +98,7 @@ def run_checks(cache: Cache, progress: Progress, *, quick: bool) -> list[CheckRe
 
 def _key_material(inputs: KernelInputs) -> Mapping[str, str]:
     """All that decides what the checks find: the checks themselves are part of it."""
-    files = [*selftest_sources(), Path(__file__)]
+    files = [*module_sources(), Path(__file__)]
     return {
         **inputs.key_material(),
         **{f"file {path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
@@ -129,7 +129,7 @@ class _Checker:
     def jobs(self, quick: bool) -> list[_Job]:
         """Return the checks to run, in order. The builds come last, for they take patches away."""
         states = range(1, len(self._patches) + 1)[-1 if quick else 0 :]
-        tests = [path for path in selftest_sources() if path.suffix in (".c", ".h")]
+        tests = [path for path in module_sources() if path.suffix in (".c", ".h")]
         return [
             *(("checkpatch", patch.name, partial(self._checkpatch, patch.path)) for patch in self._patches),
             *(("checkpatch", path.name, partial(self._checkpatch, path, "--file")) for path in tests),

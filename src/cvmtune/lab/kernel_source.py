@@ -39,7 +39,12 @@ class Source:
     @property
     def upstream(self) -> tuple[int, ...]:
         """The kernel's version as numbers: (6, 12, 117)."""
-        return tuple(int(part) for part in re.split(r"[-+~]", self.version)[0].split("."))
+        return upstream(self.version)
+
+
+def upstream(version: str) -> tuple[int, ...]:
+    """Return the kernel version that a package's version begins with: "6.12.117-1" is (6, 12, 117)."""
+    return tuple(int(part) for part in re.split(r"[-+~]", version)[0].split("."))
 
 
 def mirror_arguments() -> list[str]:
