@@ -19,6 +19,8 @@ from cvmtune.core.errors import UsageError
 from cvmtune.lab.errors import PatchDoesNotApply
 
 _SERIES = "series.toml"
+# Where the diff begins; before it comes the mail's head, if there is any.
+_DIFF = b"diff --git "
 _CONDITION = re.compile(r"(>=|<)(\d+(?:\.\d+)*)")
 _FAILED_HUNK = re.compile(r"^error: (?:patch failed: )?([^:]+):", re.MULTILINE)
 # Beside the pristine copies: all files that a queue in this tree has ever touched, one a line.
@@ -45,9 +47,27 @@ class Patch:
         numstat = run_git(self.path.parent, "apply", "--numstat", "-z", self.name).check().stdout
         return frozenset(record.split("\t", 2)[2] for record in numstat.split("\0") if record)
 
+    @cached_property
+    def added(self) -> frozenset[str]:
+        """The files that it adds."""
+        return self._summary("create")
+
+    @cached_property
+    def removed(self) -> frozenset[str]:
+        """The files that it removes."""
+        return self._summary("delete")
+
     def digest(self) -> str:
         """Return the SHA-256 of its file."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    def diff_digest(self) -> str:
+        """Return the SHA-256 of what it does, the message and the rest of the mail's head left out."""
+        return hashlib.sha256(b"\n".join(self.path.read_bytes().partition(_DIFF)[1:])).hexdigest()
+
+    def _summary(self, verb: str) -> frozenset[str]:
+        lines = run_git(self.path.parent, "apply", "--summary", self.name).check().stdout
+        return frozenset(re.findall(rf"^ {verb} mode \d+ (.+)$", lines, re.MULTILINE))
 
 
 @dataclass(frozen=True)
