@@ -23,7 +23,7 @@ from cvmtune.knobs import soft_ipi as soft_ipi_knob
 from cvmtune.knobs.contract import KnobError
 from tests.fakes.kernel import CqPollKernel, FakeKernel
 
-# What its header names (kernel/selftests/cvmtune_cq.c).
+# What its header names (kernel/modules/cvmtune_cq.c).
 VIOLATIONS = (
     *("lost", "duplicates", "out_of_order", "wrong_payload", "errors", "early_flushes", "post_errors"),
     *("concurrent", "wrong_context", "hung", "stranded"),
