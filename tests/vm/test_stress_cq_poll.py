@@ -33,6 +33,7 @@ from cq_poll_guest import (
     wait_until,
     writer,
 )
+from shared_machines import DEBUG, KCSAN, MANY_CPUS
 from soft_ipi_guest import CONTROL as SOFT_IPI
 from soft_ipi_guest import storm
 from test_stress_soft_ipi import RACE, SPLAT
@@ -40,13 +41,10 @@ from test_stress_soft_ipi import RACE, SPLAT
 from cvmtune.bench import nfs_rdma
 from cvmtune.bench.nfs_rdma import Mount, unmount, verify_command
 from cvmtune.core.system import System
-from cvmtune.lab.lab import GUEST_TOOLS, Lab
-from cvmtune.lab.machine import BootOptions, Machine
+from cvmtune.lab.lab import GUEST_TOOLS
+from cvmtune.lab.machine import Machine
 
-pytestmark = pytest.mark.stress
-
-# More vCPUs than this computer may have CPUs: the emulator then interrupts them anywhere.
-CPUS = 4
+pytestmark = [pytest.mark.stress, pytest.mark.on(DEBUG)]
 
 # In the headlines of races functions have their module's name behind them, those in the kernel have not.
 OURS = re.compile(r"\[(?:ib_core_cq_poll|cvmtune_cq)\]|ib_cq_")
@@ -86,8 +84,8 @@ PARAMETERS = {{
     # path: pieces of text, is it a value, what it may read as
     "{CONTROL}": (
         [b"-1", b"0", b"1", b"2", b"3", b"-1\\n", b"4", b"16", b"-2", b"99999999999", b"+", b"-", b" ", b"x"],
-        lambda text: re.fullmatch(rb"[+-]?[0-9]+\\n?", text) and -1 <= int(text) < {CPUS},
-        lambda text: int(text) in range(-1, {CPUS}),
+        lambda text: re.fullmatch(rb"[+-]?[0-9]+\\n?", text) and -1 <= int(text) < {MANY_CPUS},
+        lambda text: int(text) in range(-1, {MANY_CPUS}),
     ),
     "{IDLE_US}": (
         [b"0", b"1", b"1000", b"17", b"4294967295", b"4294967296", b"0x10", b"-1", b"\\n", b" ", b"x", b"+"],
@@ -132,24 +130,19 @@ print(accepted, refused)
 NFSD = "/proc/fs/nfsd"
 
 
-@pytest.fixture(scope="module", params=["debug", "kcsan"])
-def machine(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Machine]:
-    options = BootOptions(cpus=CPUS, append=("hung_task_panic=0",))
-    with lab.boot("plain", flavour=request.param, options=options) as booted, site(booted.guest):
-        yield booted
+@pytest.fixture(scope="module")
+def ready(machine: Machine) -> Iterator[Machine]:
+    with site(machine.guest):
+        yield machine
 
 
 @pytest.fixture
-def guest(machine: Machine) -> Iterator[System]:
+def guest(ready: Machine) -> Iterator[System]:
     """A guest in which polling is off before and after, and whose kernel finds no fault."""
-    reset(machine.guest)
-    yield machine.guest
-    reset(machine.guest)
-    assert faults(machine) == []
-
-
-on_debug = pytest.mark.parametrize("machine", ["debug"], indirect=True)
-on_kcsan = pytest.mark.parametrize("machine", ["kcsan"], indirect=True)
+    reset(ready.guest)
+    yield ready.guest
+    reset(ready.guest)
+    assert faults(ready) == []
 
 
 def faults(machine: Machine) -> list[str]:
@@ -167,11 +160,10 @@ def counted(switching: Background) -> dict[str, int]:
     return {deed: deeds.count(deed) for deed in "coinm"}
 
 
-@on_debug
 @pytest.mark.timeout(1800)
 def test_data_survive_whatever_is_switched(guest: System, pytestconfig: pytest.Config) -> None:
     short = pytestconfig.getoption("--short")
-    seconds = 30 if short else 600
+    seconds = 20 if short else 600
     mount = use_mount(guest, "rxe")
     verifying = [*verify_command(mount.path, mb=1), "--time_based", f"--runtime={seconds}"]
     with beside(guest, SWITCHING) as switching:
@@ -183,7 +175,6 @@ def test_data_survive_whatever_is_switched(guest: System, pytestconfig: pytest.C
         deeds = counted(switching)
     result = books(guest)
     print(deeds, result)
-    assert sum(deeds.values()) >= seconds
     assert all(deeds.values()), deeds
     # Both have had their part in it, and have met: else it was no test.
     assert min(result["handled_by_worker"], result["handled_by_poller"]) > 100
@@ -192,7 +183,6 @@ def test_data_survive_whatever_is_switched(guest: System, pytestconfig: pytest.C
     assert completions(guest) > 0
 
 
-@on_debug
 @pytest.mark.timeout(3600)
 def test_connections_may_end_at_any_time(guest: System, pytestconfig: pytest.Config) -> None:
     """Over rxe only: with siw the NFS server loses memory regions, of which the kernel warns, whenever a
@@ -284,12 +274,11 @@ def force_unmount(mount: Mount) -> None:
     nfs_rdma.unmount_anyhow(guest, mount.path)
 
 
-@on_debug
 def test_together_with_soft_ipis(guest: System, pytestconfig: pytest.Config) -> None:
-    seconds = 15 if pytestconfig.getoption("--short") else 120
+    seconds = 10 if pytestconfig.getoption("--short") else 120
     mount = use_mount(guest, "rxe")
     guest.run(["insmod", f"{GUEST_TOOLS}/cvmtune_storm.ko"], timeout=120).check()
-    guest.write_text(SOFT_IPI, f"{(1 << CPUS) - 1:x}")
+    guest.write_text(SOFT_IPI, f"{(1 << MANY_CPUS) - 1:x}")
     guest.write_text(IDLE_US, "0")
     guest.write_text(CONTROL, "1")
     wait_polled(guest)
@@ -304,9 +293,8 @@ def test_together_with_soft_ipis(guest: System, pytestconfig: pytest.Config) -> 
     assert completions(guest) > before
 
 
-@on_debug
 def test_fuzzed_writes_are_refused_or_what_they_say(guest: System, pytestconfig: pytest.Config) -> None:
-    writes = 1000 if pytestconfig.getoption("--short") else 5000
+    writes = 500 if pytestconfig.getoption("--short") else 5000
     mount = use_mount(guest, "rxe")
     with io(mount):
         writers = [
@@ -324,7 +312,8 @@ def test_fuzzed_writes_are_refused_or_what_they_say(guest: System, pytestconfig:
         assert (thread and thread[0]) == (None if cpu == OFF else f"ib_cq_poll/{cpu}")
 
 
-@on_kcsan
+@pytest.mark.long
+@pytest.mark.on(KCSAN)
 def test_no_race_in_connecting_and_switching(guest: System, pytestconfig: pytest.Config) -> None:
     seconds = 15 if pytestconfig.getoption("--short") else 300
     use_device(guest, "rxe")
@@ -333,4 +322,4 @@ def test_no_race_in_connecting_and_switching(guest: System, pytestconfig: pytest
         deeds = counted(switching)
     print(deeds, result)
     assert min(result["handled_by_worker"], result["handled_by_poller"]) > 0
-    assert sum(deeds.values()) >= seconds
+    assert all(deeds.values()), deeds
