@@ -43,7 +43,7 @@ test: lint
 	$(BIN)/pytest tests/vm -m 'not stress'
 
 stress: setup
-	$(BIN)/pytest -m stress $(if $(SHORT),--short) -s
+	$(BIN)/pytest tests/vm -m stress $(if $(SHORT),--short) -s
 
 clean:
 	rm -rf $(VENV) report.html results.json
