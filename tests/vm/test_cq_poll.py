@@ -320,7 +320,7 @@ def test_it_polls_again_after_suspend(mount: Mount) -> None:
     guest.write_text(CONTROL, "1")
     wait_polled(guest)
     before = totals(guest)
-    guest.run(["rtcwake", "-m", "freeze", "-s", "2"], timeout=120).check()
+    guest.run(["rtcwake", "-m", "freeze", "-s", "4"], timeout=120).check()
     assert guest.read_text(CONTROL) == "1\n"
     wait_polled(guest)
     after = totals(guest)

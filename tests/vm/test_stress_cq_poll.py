@@ -68,11 +68,13 @@ deeds = {{
     "m": reload,
 }}
 write("{OWNERS}", "all")
+order = list("cccccccooiiinnm")
 while True:
-    deed = random.choice("cccccccooiiinnm")
-    deeds[deed]()
-    print(deed, end="", flush=True)
-    time.sleep(random.random() / 5)
+    random.shuffle(order)
+    for deed in order:
+        deeds[deed]()
+        print(deed, end="", flush=True)
+        time.sleep(random.random() / 5)
 """
 
 # Writes what may or may not be a value, while another one does so too. By the documentation (of kstrtoint(),
@@ -167,18 +169,20 @@ def test_data_survive_whatever_is_switched(guest: System, pytestconfig: pytest.C
     mount = use_mount(guest, "rxe")
     verifying = [*verify_command(mount.path, mb=1), "--time_based", f"--runtime={seconds}"]
     with beside(guest, SWITCHING) as switching:
-        fio = Background(guest, shlex.join(verifying))
-        flood = Background(guest, load_line("rxe", f"kind=flood seconds={seconds} depth=8"))
-        # One that hangs does not end.
-        assert fio.wait(seconds + 240) == 0, fio.output
-        assert flood.wait() == 0, flood.output
-        deeds = counted(switching)
-    result = books(guest)
-    print(deeds, result)
-    assert all(deeds.values()), deeds
-    # Both have had their part in it, and have met: else it was no test.
-    assert min(result["handled_by_worker"], result["handled_by_poller"]) > 100
-    assert result["switches"] >= 5
+        # On a busy computer it may take longer until all has happened: else it was no test.
+        for _ in range(5):
+            fio = Background(guest, shlex.join(verifying))
+            flood = Background(guest, load_line("rxe", f"kind=flood seconds={seconds} depth=8"))
+            # One that hangs does not end.
+            assert fio.wait(seconds + 240) == 0, fio.output
+            assert flood.wait() == 0, flood.output
+            deeds, result = counted(switching), books(guest)
+            print(deeds, result)
+            both = min(result["handled_by_worker"], result["handled_by_poller"])
+            if all(deeds.values()) and both > 100 and result["switches"] >= 5:
+                break
+        else:
+            pytest.fail("worker and poller have not met, or a deed was not done")
     reset(guest)
     assert completions(guest) > 0
 
@@ -314,8 +318,8 @@ def test_fuzzed_writes_are_refused_or_what_they_say(guest: System, pytestconfig:
 
 @pytest.mark.long
 @pytest.mark.on(KCSAN)
-def test_no_race_in_connecting_and_switching(guest: System, pytestconfig: pytest.Config) -> None:
-    seconds = 15 if pytestconfig.getoption("--short") else 300
+def test_no_race_in_connecting_and_switching(guest: System) -> None:
+    seconds = 300
     use_device(guest, "rxe")
     with beside(guest, SWITCHING) as switching:
         result = put_load(guest, "rxe", f"kind=churn seconds={seconds} queues=2", timeout=seconds + 300)

@@ -158,6 +158,11 @@ def test_fuzzed_masks(site: Site, pytestconfig: pytest.Config) -> None:
             print(accepted, refused)
 
 
+def made(creating: Background) -> list[str]:
+    """The statuses of the VMs that were made."""
+    return creating.output.removeprefix("started\n").split()
+
+
 @pytest.mark.timeout(1800)
 def test_flips_every_millisecond(site: Site, pytestconfig: pytest.Config) -> None:
     short = pytestconfig.getoption("--short")
@@ -177,7 +182,7 @@ def test_flips_every_millisecond(site: Site, pytestconfig: pytest.Config) -> Non
             watchdog = script(site.guest, WATCHDOG, str(seconds))
             flipping = script(site.host, flips, site.own, str(seconds))
             end = time.monotonic() + seconds
-            while time.monotonic() < end:
+            while time.monotonic() < end or not made(creating):
                 # Threads of vCPUs move under way.
                 site.pin("1", "0")
                 time.sleep(0.2)
@@ -185,7 +190,7 @@ def test_flips_every_millisecond(site: Site, pytestconfig: pytest.Config) -> Non
                 time.sleep(0.3)
             assert flipping.wait(300) == 0, flipping.output
             assert watchdog.wait(300) == 0, watchdog.output
-            created = creating.output.removeprefix("started\n").split()
+            created = made(creating)
     finally:
         for load in loads:
             load.kill()
@@ -193,7 +198,6 @@ def test_flips_every_millisecond(site: Site, pytestconfig: pytest.Config) -> Non
     print(f"{flipping.output} flips; VMs made: {len(created)}; watchdog (longest gap s, turns):")
     print(watchdog.output)
     assert int(flipping.output) > 100
-    assert created
     assert set(created) == {"0"}
     for line in watchdog.output.splitlines():
         gap, turns = line.split()

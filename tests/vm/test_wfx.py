@@ -59,7 +59,8 @@ def test_named_vcpus_make_no_wfx_exit_and_others_do(busy: Site) -> None:
             else:
                 assert grown["wfi_exits"] > MANY, (mask, vcpu, grown)
                 assert grown["entries"] > MANY, (mask, vcpu, grown)
-                assert grown["untrapped"] == 0, (mask, vcpu, grown)
+                # It may just have been on its way in when it was named no more.
+                assert grown["untrapped"] <= 1, (mask, vcpu, grown)
             assert grown["guarded"] == 0
         assert [row["named"] for row in busy.statistics().values()] == [int(v in named) for v in (0, 1)]
 
