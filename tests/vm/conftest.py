@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -61,24 +62,33 @@ def lab() -> Lab:
     return Lab(Cache(), terminal_progress())
 
 
+@dataclass
+class Booted:
+    """A machine that is up, and its state when the last module had left it."""
+
+    machine: Machine
+    state: frozenset[str]
+
+
 @pytest.fixture(scope="session")
-def booted(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Machine]:
+def booted(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Booted]:
     """The one shared machine that is up: pytest ends it when a test wants another."""
     shared: Shared = request.param
     tools = [build(lab) for build in shared.tools]
     with lab.boot(shared.machine, flavour=shared.flavour, options=shared.options, tools=tools) as machine:
-        yield machine
+        yield Booted(machine, state(machine))
 
 
 @pytest.fixture(scope="module")
-def machine(request: pytest.FixtureRequest, booted: Machine) -> Iterator[Machine]:
+def machine(request: pytest.FixtureRequest, booted: Booted) -> Iterator[Machine]:
     """A machine that this module shares with others, and leaves as it found it."""
-    before = state(booted)
-    yield booted
+    before = booted.state
+    yield booted.machine
     # A machine that is lost, or that a test has ended, cannot be asked.
     with suppress(LabError):
         end = time.monotonic() + _SETTLING
-        while (after := state(booted)) != before and time.monotonic() < end:
+        while (after := state(booted.machine)) != before and time.monotonic() < end:
             time.sleep(0.5)
+        booted.state = after
         gone, new = sorted(before - after), sorted(after - before)
-        assert not gone + new, f"{request.node.name} leaves {booted.spec.name} with {new}, without {gone}"
+        assert not gone + new, f"{request.node.name} leaves its machine with {new}, without {gone}"

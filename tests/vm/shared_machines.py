@@ -67,26 +67,26 @@ _FILES = (
     "/sys/kernel/debug/kvm/*/wfx_trap_config",
     "/sys/kernel/debug/kvm/*/vtimer_mode",
 )
-_VCPUS = "grep -lsE '^CPU [0-9]+/KVM$' /proc/[0-9]*/task/*/comm"
 _STATE = f"""
 grep -sH . {" ".join(_FILES)}
 cut -d ' ' -f 1 /proc/modules | sort | sed 's/^/module /'
 ls /sys/class/net /sys/class/infiniband 2>/dev/null | sed 's/^/device /'
 ps --ppid 2 -p 2 --deselect -o comm= | sort | sed 's/^/process /'
-for comm in $({_VCPUS}); do
-    grep -H Cpus_allowed_list "${{comm%comm}}status"
-done
 """
+# Of the process of that number.
+_VCPUS = "for comm in $(grep -lsE '^CPU [0-9]+/KVM$' /proc/$0/task/*/comm); do cat ${comm%comm}status; done"
 
 
 def state(machine: Machine) -> frozenset[str]:
     """What tests switch, load, mount and start, as it is now: a line each."""
-    lines: set[str] = set()
-    for name, system in (("guest", machine.guest), ("host", machine.host)):
-        if system:
-            lines |= {f"{name}: {line}" for line in _state_of(system)}
+    lines = {f"guest: {line}" for line in _lines(machine.guest, _STATE)}
+    if machine.host:
+        lines |= {f"host: {line}" for line in _lines(machine.host, _STATE)}
+        status = _lines(machine.host, _VCPUS, str(machine.vmm_pid))
+        pinned = [line.split()[1] for line in status if line.startswith("Cpus_allowed_list:")]
+        lines.add(f"host: vCPUs on {', '.join(pinned)}")
     return frozenset(lines)
 
 
-def _state_of(system: System) -> list[str]:
-    return system.run(["sh", "-c", _STATE]).stdout.splitlines()
+def _lines(system: System, script: str, *arguments: str) -> list[str]:
+    return system.run(["sh", "-c", script, *arguments]).stdout.splitlines()
