@@ -6,7 +6,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_kernel import BootKernel, FakeKernel
+
+from tests.fakes.kernel import BootKernel, FakeKernel
+
+
+@pytest.fixture
+def tmp_path(scratch: Path) -> Path:
+    """As pytest's own, but in memory."""
+    return scratch
 
 
 @pytest.fixture

@@ -11,26 +11,6 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from fake_database import (
-    ACTIVE_MS,
-    BEGUN,
-    EXECUTE_MS,
-    EXIT_NS,
-    HYPERCALLS,
-    IDLE_US,
-    LAG_US,
-    LATENCY_US,
-    LOG_SYNC_MS,
-    LOG_WRITE_MS,
-    MODE,
-    RTT_MS,
-    TRAVEL,
-    UNDELAYED_US,
-    Cost,
-    Machine,
-)
-from fake_kernel import When
-from fake_machine import FAULTS, PID, Refused, fail_in_turn
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,6 +33,26 @@ from cvmtune.bench.raw import RawRun, Round
 from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.knobs import cq_poll, soft_ipi, wfx
 from cvmtune.knobs.contract import KnobError
+from tests.fakes.database import (
+    ACTIVE_MS,
+    BEGUN,
+    EXECUTE_MS,
+    EXIT_NS,
+    HYPERCALLS,
+    IDLE_US,
+    LAG_US,
+    LATENCY_US,
+    LOG_SYNC_MS,
+    LOG_WRITE_MS,
+    MODE,
+    RTT_MS,
+    TRAVEL,
+    UNDELAYED_US,
+    Cost,
+    Machine,
+)
+from tests.fakes.kernel import When
+from tests.fakes.machine import FAULTS, PID, Refused, fail_in_turn
 
 SCALE = Scale(
     rates=(("insert", 20), ("tpcb", 10)),
@@ -522,7 +522,7 @@ LET_PASS = ("run pgrep", "run pidwait", "run timeout")
 
 
 @FAULTS
-def test_whatever_fails_all_is_left_as_it_was(tmp_path: Path, fault: BaseException, when: When) -> None:
+def test_whatever_fails_all_is_left_as_it_was(scratch: Path, fault: BaseException, when: When) -> None:
     def experiment(machine: Machine) -> None:
         run(machine, ("on",), scale=TINY)
         failed = machine.guest.failed
@@ -530,9 +530,9 @@ def test_whatever_fails_all_is_left_as_it_was(tmp_path: Path, fault: BaseExcepti
             raise Refused(0, "let pass")
 
     changed = fail_in_turn(
-        lambda name: different(tmp_path / name), experiment, fault, when, unknown=set(BEGUN)
+        lambda name: different(scratch / name), experiment, fault, when, unknown=set(BEGUN)
     )
-    assert changed == different(tmp_path / "other").state().keys()
+    assert changed == different(scratch / "other").state().keys()
 
 
 # Figures

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fake_kernel import CqPollKernel, FakeKernel
 
 from cvmtune.bench.cq_poll import SETTINGS, Scale, collect
 from cvmtune.bench.guest import Host
@@ -22,8 +21,9 @@ from cvmtune.core.system import Completed
 from cvmtune.knobs import cq_poll as cq_poll_knob
 from cvmtune.knobs import soft_ipi as soft_ipi_knob
 from cvmtune.knobs.contract import KnobError
+from tests.fakes.kernel import CqPollKernel, FakeKernel
 
-# What its header names (kernel/selftests/cvmtune_cq.c).
+# What its header names (kernel/modules/cvmtune_cq.c).
 VIOLATIONS = (
     *("lost", "duplicates", "out_of_order", "wrong_payload", "errors", "early_flushes", "post_errors"),
     *("concurrent", "wrong_context", "hung", "stranded"),

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from fake_kernel import FakeKernel
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
 from cvmtune.knobs.contract import KnobError
 from cvmtune.knobs.soft_ipi import PATH
+from tests.fakes.kernel import FakeKernel
 
 STATS = """\
 cpu sent reschedule call_function timer irq_work polls poll_ns fallbacks limit_ns

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from fake_database import PORT, Machine
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from cvmtune.bench.power_cut import acknowledged, held, series, start_clients, s
 from cvmtune.core import command
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
+from tests.fakes.database import PORT, Machine
 
 CONSOLE = "/dev/ttyAMA0"
 DISK = "/run/disk/store"

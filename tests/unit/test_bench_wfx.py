@@ -11,10 +11,7 @@ from os import sched_getaffinity
 from pathlib import Path
 from types import SimpleNamespace
 
-import fake_machine
 import pytest
-from fake_kernel import FakeKernel, WfxKernel, When
-from fake_machine import CYCLICTEST_HEADER, FAULTS, PID, THREADS, Recorded, RecordedHost, fail_in_turn
 
 from cvmtune.bench import wfx
 from cvmtune.bench.guest import Host
@@ -33,6 +30,9 @@ from cvmtune.core.system import LocalSystem
 from cvmtune.knobs import soft_ipi
 from cvmtune.knobs import wfx as wfx_knob
 from cvmtune.knobs.contract import KnobError
+from tests.fakes import machine as fake_machine
+from tests.fakes.kernel import FakeKernel, WfxKernel, When
+from tests.fakes.machine import CYCLICTEST_HEADER, FAULTS, PID, THREADS, Recorded, RecordedHost, fail_in_turn
 
 SCALE = Scale(watch_s=2.0, wakeups=40, interval_us=500, round_trips=8, hackbench_loops=3, neighbour_s=0.5)
 ALL_STATES = (*SETTINGS, BOOT_POLICY)
@@ -352,16 +352,16 @@ def test_guest_and_host_are_left_as_they_were(
 
 
 @FAULTS
-def test_whatever_fails_all_is_left_as_it_was(tmp_path: Path, fault: BaseException, when: When) -> None:
+def test_whatever_fails_all_is_left_as_it_was(scratch: Path, fault: BaseException, when: When) -> None:
     changed = fail_in_turn(
-        lambda name: fresh(tmp_path / name),
+        lambda name: fresh(scratch / name),
         lambda machine: run(machine, ("on, with soft IPIs",)),
         fault,
         when,
         # Whose number we never learned.
         unknown={"timers"},
     )
-    assert changed == fresh(tmp_path / "other").state().keys() - {"halt polling"}
+    assert changed == fresh(scratch / "other").state().keys() - {"halt polling"}
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
@@ -432,32 +432,32 @@ def test_metrics_of_a_round(machine: Machine) -> None:
 
 
 # A wait that is trapped is 1.25 exits, as WFI and WFE both count.
-@pytest.mark.parametrize(
-    ("name", "off", "on"),
-    [
-        ("wfx_exits_named", 1250, 0),
-        ("wfx_exits_other", 1000, 1000),
-        ("exits_named", 1300, 50),
-        ("wfx_exits_back", 1250, 1250),
-        ("idle_wfx_exits", 2 * 25, 0),
-        ("idle_exits", 2 * (25 + 50), 2 * 50),
-        ("idle_cpu_use", 2 * 0.25, 2),
-        ("wfx_per_timer", (50 + 10) / 40, 0),
-        ("timer_cpu_use", 2 * 0.25, 2),
-        ("wfx_per_futex_rtt", 2 * 1.25, 0),
-        ("wfx_per_pipe_rtt", 2 * 2.5, 0),
-        ("mixed_time", 1.25, 1.25),
-        ("mixed_wfx_exits", 1250 + 1000, 0),
-        ("neighbour_share", 1, 1 / 2),
-    ],
-)
+COUNTED = {
+    "wfx_exits_named": (1250, 0),
+    "wfx_exits_other": (1000, 1000),
+    "exits_named": (1300, 50),
+    "wfx_exits_back": (1250, 1250),
+    "idle_wfx_exits": (2 * 25, 0),
+    "idle_exits": (2 * (25 + 50), 2 * 50),
+    "idle_cpu_use": (2 * 0.25, 2),
+    "wfx_per_timer": ((50 + 10) / 40, 0),
+    "timer_cpu_use": (2 * 0.25, 2),
+    "wfx_per_futex_rtt": (2 * 1.25, 0),
+    "wfx_per_pipe_rtt": (2 * 2.5, 0),
+    "mixed_time": (1.25, 1.25),
+    "mixed_wfx_exits": (1250 + 1000, 0),
+    "neighbour_share": (1, 1 / 2),
+}
+
+
 @pytest.mark.parametrize("named", [0, 1])
-def test_what_is_counted(machine: Machine, named: int, name: str, off: float, on: float) -> None:
+def test_what_is_counted(machine: Machine, named: int) -> None:
     """What was counted before the mask was written, and while things start and end, is none of it."""
     machine.scale = replace(SCALE, named=named, other=1 - named)
     raw = run(machine)
-    assert sample(raw, "off", name) == pytest.approx(off)
-    assert sample(raw, "on", name) == pytest.approx(on)
+    for name, (off, on) in COUNTED.items():
+        assert sample(raw, "off", name) == pytest.approx(off), name
+        assert sample(raw, "on", name) == pytest.approx(on), name
 
 
 def test_times(machine: Machine) -> None:

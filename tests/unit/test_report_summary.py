@@ -22,6 +22,8 @@ from cvmtune.report.schema import Metric, Result, Results, Stats
 from cvmtune.report.summary import PAGE, files, page
 from cvmtune.report.table import format_effect
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 ENVIRONMENT: dict[str, object] = {
     "date": "2025-03-04 05:06 UTC",
     "cvmtune": "1.2.3",

@@ -19,8 +19,6 @@ from pathlib import Path
 # Beside this file; as a program it has no other way to them than pytest's configuration.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cq_poll_guest import Background, load, unload
-
 from cvmtune.bench import nfs_rdma
 from cvmtune.bench.guest import Host
 from cvmtune.bench.nfs_rdma import Load
@@ -29,9 +27,11 @@ from cvmtune.lab.cache import Cache
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
 from cvmtune.lab.machine import BootOptions, Machine
 from cvmtune.lab.progress import terminal_progress
+from tests.vm.cq_poll_guest import Background, load, unload, wait_until
 
 CPUS = 4
 _SECONDS = 5
+_PAUSE_US = 8000
 
 
 @contextmanager
@@ -59,18 +59,18 @@ def timers(guest: System) -> AbstractContextManager[None]:
 def nfs_writes(guest: System, cpu: int) -> Iterator[None]:
     """A writer on that CPU, on a mount over RDMA, with the module for polling loaded and off.
 
-    At a rate that leaves an emulated machine time to idle.
+    It pauses after each write, which leaves an emulated machine time to idle, however slow it is.
     """
     load(guest)
     try:
         with nfs_rdma.mounted(guest) as mount:
             logs = guest.run(["mktemp", "-d"]).check().stdout.strip()
-            argv = nfs_rdma.write_command(
-                mount.path, Load(writes=1_000_000, rate=120, depth=8, cpu=cpu), logs
-            )
+            argv = nfs_rdma.write_command(mount.path, Load(writes=1_000_000, cpu=cpu), logs)
+            # Else its job is in a session of its own, and outlives the rest of it.
+            argv += ["--thread", f"--thinktime={_PAUSE_US}"]
             with background(guest, f"exec {shlex.join(argv)} >/dev/null"):
                 # fio is slow to start.
-                guest.run(["sleep", "4"]).check()
+                wait_until(lambda: mount.statistics()["WRITE"].ops > 10, "fio's first writes")
                 yield
     finally:
         unload(guest)

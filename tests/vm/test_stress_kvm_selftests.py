@@ -6,11 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kvm_selftests_host import LEFT_OUT, PASS, SHORT, SKIP, Outcome, regressions, run, table
-from test_stress_soft_ipi import SPLAT
 
+from cvmtune.lab.kernel_selftests import KVM, programs
 from cvmtune.lab.lab import Lab
-from cvmtune.lab.selftests import KVM, programs
+from tests.vm.kvm_selftests_host import LEFT_OUT, PASS, SHORT, SKIP, Outcome, regressions, run, table
+from tests.vm.test_stress_soft_ipi import SPLAT
 
 pytestmark = pytest.mark.stress
 
@@ -29,7 +29,7 @@ def chosen(selftests: Path, *, short: bool) -> list[str]:
 
 
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("machine", ["vm", "cvm"])
+@pytest.mark.parametrize("machine", [pytest.param("vm", marks=pytest.mark.long), "cvm"])
 def test_what_passes_without_the_queue_passes_with_it(
     lab: Lab, machine: str, pytestconfig: pytest.Config
 ) -> None:

@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cvmtune.bench.guest import Host
+from cvmtune.bench.guest import Host, named_interrupts
 from cvmtune.core.system import System
 from cvmtune.lab.machine import Machine
 from cvmtune.observe.procfs import parse_table
+from tests.vm.cq_poll_guest import wait_until
 
 CONTROL = "/sys/kernel/cvm_wfx_trap_config"
 GUARD = "/sys/module/kvm/parameters/wfx_guard"
 NONE = "00000000\n"
+# Enough timers, each after a wait, to tell exits for all from exits for none; and such exits.
+TIMERS = 40
+EXITS = 20
 
 
 class Site:
@@ -37,17 +40,41 @@ class Site:
             int(row["vcpu"]): {name: int(value) for name, value in row.items()} for row in parse_table(text)
         }
 
-    def grown(self, seconds: float, name: str) -> list[int]:
-        """By how much a count of each vCPU grows in that time, from now on."""
-        before = self.statistics()
-        time.sleep(seconds)
+    def wake_ups(self) -> tuple[int, ...]:
+        """Timer interrupts that each CPU of the guest has taken."""
+        return named_interrupts(self.guest.read_text("/proc/interrupts"), "arch_timer")
+
+    def watch(self, *trapped: int) -> dict[int, dict[str, int]]:
+        """By how much each vCPU's counts grow, from now until each has taken many timer interrupts, and those
+        that are to be trapped have made many exits for WFI."""
+        before, least = self.statistics(), [count + TIMERS for count in self.wake_ups()]
+
+        def seen() -> bool:
+            now, timers = self.statistics(), self.wake_ups()
+            exits = (now[vcpu]["wfi_exits"] - before[vcpu]["wfi_exits"] for vcpu in trapped)
+            waited = all(count >= then for count, then in zip(timers, least, strict=True))
+            return waited and all(count >= EXITS for count in exits)
+
+        wait_until(seen, f"timers of each CPU, and exits for WFI of vCPUs {trapped}", pause=0.1)
         after = self.statistics()
-        return [after[vcpu][name] - before[vcpu][name] for vcpu in sorted(after)]
+        return {
+            vcpu: {name: value - before[vcpu][name] for name, value in row.items()}
+            for vcpu, row in after.items()
+        }
+
+    def check_trapped(self, *trapped: int) -> dict[int, dict[str, int]]:
+        """As watch(), of a guest whose CPUs wait; the other vCPUs must make no exit for WFI at all."""
+        grown = self.watch(*trapped)
+        for vcpu, row in grown.items():
+            assert vcpu in trapped or row["wfi_exits"] == 0, (vcpu, grown)
+        return grown
 
     def pin(self, *cpus: str) -> None:
         """Have vCPU n on the physical CPUs cpus[n]."""
-        for thread, where in zip(self.threads.values(), cpus, strict=True):
-            self.host.run(["taskset", "-cp", where, str(thread)]).check()
+        moves = (
+            f"taskset -cp {where} {thread}" for thread, where in zip(self.threads.values(), cpus, strict=True)
+        )
+        self.host.run(["sh", "-ec", "; ".join(moves)]).check()
 
     def reset(self) -> None:
         """As after boot: nobody named, no guard, each vCPU on a physical CPU of its own."""
@@ -58,11 +85,10 @@ class Site:
 
     @contextmanager
     def timers(self) -> Iterator[None]:
-        """Have both CPUs of the guest wake by timers all the time."""
-        script = "cyclictest --smp --interval=1000 --distance=0 --quiet >/dev/null 2>&1 & echo $!"
+        """Have both CPUs of the guest wake by timers all the time, with a wait before each, however slow."""
+        script = "cyclictest --smp --relative --interval=1000 --distance=0 --quiet >/dev/null 2>&1 & echo $!"
         pid = self.guest.run(["sh", "-c", script]).check().stdout.strip()
         try:
-            time.sleep(0.5)
             yield
         finally:
             self.guest.run(["kill", pid]).check()

@@ -17,12 +17,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from os_calls import CALLS, watched
-
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.journal import Journal
 from cvmtune.core.system import LocalSystem
 from cvmtune.knobs import transaction
+from tests.fakes.os_calls import CALLS, watched
 
 
 @dataclass(frozen=True)
