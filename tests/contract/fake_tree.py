@@ -38,8 +38,8 @@ from fake_kernel import CqPollKernel, FakeKernel, FakeSystem, WfxKernel, When
 
 from cvmtune import cli
 from cvmtune.commands import site
-from cvmtune.core.journal import Journal
 from cvmtune.core.system import LocalSystem
+from cvmtune.tuning.journal import Journal
 
 Operation = Literal["read", "list", "exists", "write"]
 

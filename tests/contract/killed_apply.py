@@ -20,9 +20,9 @@ from typing import Any
 from os_calls import CALLS, watched
 
 from cvmtune.core.errors import CvmtuneError
-from cvmtune.core.journal import Journal
 from cvmtune.core.system import LocalSystem
-from cvmtune.knobs import transaction
+from cvmtune.tuning import transaction
+from cvmtune.tuning.journal import Journal
 
 
 @dataclass(frozen=True)

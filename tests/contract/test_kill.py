@@ -21,7 +21,7 @@ from killed_apply import Answer, Request, journal_of
 from os_calls import CHANGING, in_memory
 
 from cvmtune.core.system import LocalSystem
-from cvmtune.knobs import transaction
+from cvmtune.tuning import transaction
 
 # The controls' files, and what each is at first.
 CONTROLS = {

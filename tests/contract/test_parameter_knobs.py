@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvmtune.core.system import LocalSystem
-from cvmtune.knobs.contract import Knob, KnobError, Plan
-from cvmtune.knobs.parameters import CqIdleUs, IpiPollUs, WfxGuard
+from cvmtune.tuning.contract import Knob, KnobError, Plan
+from cvmtune.tuning.parameters import CqIdleUs, IpiPollUs, WfxGuard
 
 # What is none, whether a user gives it, a saved plan or the kernel.
 BAD_NUMBERS = [

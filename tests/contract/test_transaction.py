@@ -22,10 +22,10 @@ from os_calls import in_memory, traced, watched
 
 from cvmtune import __version__
 from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.core.journal import Entry, Journal
-from cvmtune.knobs.catalogue import KNOBS, MASKS
-from cvmtune.knobs.contract import KnobError, Plan
-from cvmtune.knobs.transaction import (
+from cvmtune.features.catalogue import KNOBS, MASKS
+from cvmtune.tuning.contract import KnobError, Plan
+from cvmtune.tuning.journal import Entry, Journal
+from cvmtune.tuning.transaction import (
     Change,
     Check,
     PartlyApplied,

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvmtune.core.cpumask import CpuMask
-from cvmtune.knobs.contract import Knob, KnobError, Plan
-from cvmtune.knobs.wfx import GUARD, PATH, POSSIBLE, Wfx
+from cvmtune.features.wfx.knob import GUARD, PATH, POSSIBLE, Wfx
+from cvmtune.tuning.contract import Knob, KnobError, Plan
 
 BOTH = [pytest.param(WfxKernel, id="mainline"), pytest.param(FakeKernel, id="vendor")]
 Kind = type[FakeKernel]

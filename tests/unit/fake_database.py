@@ -19,7 +19,9 @@ from fake_kernel import FakeKernel, WfxKernel, When, os_error
 from fake_machine import PID, THREADS, Recorded, RecordedHost
 
 from cvmtune.core.system import Completed
-from cvmtune.knobs import cq_poll, soft_ipi, wfx
+from cvmtune.features.cq_poll import knob as cq_poll
+from cvmtune.features.soft_ipi import knob as soft_ipi
+from cvmtune.features.wfx import knob as wfx
 
 Value = TypeVar("Value")
 

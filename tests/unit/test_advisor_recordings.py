@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cvmtune.advisor.rules import Advice, advise
 from cvmtune.cli import main
 from cvmtune.core.cpumask import CpuMask
+from cvmtune.features.rules import Advice, advise
 from cvmtune.observe.load import Load, load
 from cvmtune.observe.recording import parse
 

@@ -13,7 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune.advisor.rules import (
+from cvmtune.core.cpumask import CpuMask
+from cvmtune.features.catalogue import KNOBS
+from cvmtune.features.risks import MAX_STEAL
+from cvmtune.features.rules import (
     BOUND_US,
     MAX_BESIDE,
     MAX_WAITED,
@@ -28,12 +31,9 @@ from cvmtune.advisor.rules import (
     advise_vtimer,
     advise_wfx,
 )
-from cvmtune.core.cpumask import CpuMask
-from cvmtune.knobs.catalogue import KNOBS
 from cvmtune.observe.capture import Capture
 from cvmtune.observe.load import CpuLoad, Load, NfsLoad, VcpuLoad, VmLoad
-from cvmtune.observe.place import Flavour, Place, Role
-from cvmtune.observe.risks import MAX_STEAL
+from cvmtune.observe.platform import Flavour, Place, Role
 from cvmtune.observe.vms import Vcpu, Vm
 
 SOFT_IPI = "/sys/kernel/soft_ipi_passthrough"

@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvmtune.bench import audit_log
 from cvmtune.core import command
 from cvmtune.core.command import Completed
 from cvmtune.core.system import LocalSystem
+from cvmtune.workloads import audit_log
 
 SELFTESTS = Path(__file__).resolve().parents[2] / "kernel" / "selftests"
 CPUS = sorted(os.sched_getaffinity(0))

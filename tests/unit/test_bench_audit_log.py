@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune.bench.audit_log import Load, Record, intact, log, parse
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
+from cvmtune.workloads.audit_log import Load, Record, intact, log, parse
 
 PATH = "/mnt/audit.log"
 LOAD = Load(producers=3, records=2, rate=40, writer_cpu=0, producer_cpu=1, seed=7)

@@ -34,7 +34,14 @@ from fake_machine import FAULTS, PID, Refused, fail_in_turn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune.bench.blackbox import (
+from cvmtune.core.errors import CvmtuneError, UsageError
+from cvmtune.experiments.guest import Host
+from cvmtune.experiments.rounds import RawRun, Round
+from cvmtune.features.cq_poll import knob as cq_poll
+from cvmtune.features.soft_ipi import knob as soft_ipi
+from cvmtune.features.wfx import knob as wfx
+from cvmtune.tuning.contract import KnobError
+from cvmtune.workloads.blackbox.experiment import (
     AFTER,
     COMBINATIONS,
     DEFAULT_SCALE,
@@ -48,11 +55,6 @@ from cvmtune.bench.blackbox import (
     name_of,
     switched,
 )
-from cvmtune.bench.guest import Host
-from cvmtune.bench.raw import RawRun, Round
-from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.knobs import cq_poll, soft_ipi, wfx
-from cvmtune.knobs.contract import KnobError
 
 SCALE = Scale(
     rates=(("insert", 20), ("tpcb", 10)),

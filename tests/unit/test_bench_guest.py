@@ -14,7 +14,10 @@ from fake_machine import CYCLICTEST_HEADER
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune.bench.guest import (
+from cvmtune.core.cpumask import CpuMask
+from cvmtune.core.errors import CvmtuneError
+from cvmtune.core.system import Completed, LocalSystem
+from cvmtune.experiments.guest import (
     Host,
     affinity,
     cyclictest,
@@ -25,9 +28,6 @@ from cvmtune.bench.guest import (
     process_seconds,
     written,
 )
-from cvmtune.core.cpumask import CpuMask
-from cvmtune.core.errors import CvmtuneError
-from cvmtune.core.system import Completed, LocalSystem
 
 # Of a guest with two CPUs; the rows of a real one, cut short.
 INTERRUPTS = """\
@@ -209,7 +209,7 @@ def test_no_folder_or_several_is_an_error(says: str) -> None:
 
 
 def test_folder_on_this_computer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("cvmtune.bench.guest._KVM", str(tmp_path))
+    monkeypatch.setattr("cvmtune.experiments.guest._KVM", str(tmp_path))
     (tmp_path / "17-13").mkdir()
     (tmp_path / "7-13").mkdir()
     assert Host(LocalSystem(), 7).vm_folder() == str(tmp_path / "7-13")

@@ -11,7 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune.bench.nfs_rdma import (
+from cvmtune.core.errors import CvmtuneError
+from cvmtune.core.system import Completed
+from cvmtune.observe.procfs import OpStatistics
+from cvmtune.workloads.nfs_rdma import (
     DataDamaged,
     FioReport,
     Load,
@@ -24,9 +27,6 @@ from cvmtune.bench.nfs_rdma import (
     write,
     write_command,
 )
-from cvmtune.core.errors import CvmtuneError
-from cvmtune.core.system import Completed
-from cvmtune.observe.procfs import OpStatistics
 
 # Of a guest of the lab after 12 writes of 4 KiB, cut short.
 MOUNTSTATS = """\

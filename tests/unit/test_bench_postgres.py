@@ -25,10 +25,18 @@ from fake_database import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune.bench import postgres
-from cvmtune.bench.postgres import Database, Load, Statistics, command, damaged_blocks, parse_log, transact
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
+from cvmtune.workloads import postgres
+from cvmtune.workloads.postgres import (
+    Database,
+    Load,
+    Statistics,
+    command,
+    damaged_blocks,
+    parse_log,
+    transact,
+)
 
 CLUSTER = "/mnt/database"
 # From pgbench's manual, "Per-Transaction Logging": without a rate, and the same with one.

@@ -13,11 +13,11 @@ from fake_database import PORT, Machine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune.bench.postgres import Database
-from cvmtune.bench.power_cut import acknowledged, held, series, start_clients, stored
 from cvmtune.core import command
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
+from cvmtune.workloads.postgres import Database
+from cvmtune.workloads.power_cut import acknowledged, held, series, start_clients, stored
 
 CONSOLE = "/dev/ttyAMA0"
 DISK = "/run/disk/store"

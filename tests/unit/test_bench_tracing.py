@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune.bench.tracing import counted, parse_stats
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
+from cvmtune.experiments.tracing import counted, parse_stats
 
 # Of a CPU's buffer, as the kernel prints it (tracing_stats_read() in kernel/trace/trace.c).
 STATS = """\

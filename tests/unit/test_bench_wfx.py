@@ -16,10 +16,14 @@ import pytest
 from fake_kernel import FakeKernel, WfxKernel, When
 from fake_machine import CYCLICTEST_HEADER, FAULTS, PID, THREADS, Recorded, RecordedHost, fail_in_turn
 
-from cvmtune.bench import wfx
-from cvmtune.bench.guest import Host
-from cvmtune.bench.raw import RawRun
-from cvmtune.bench.wfx import (
+from cvmtune.core.errors import CvmtuneError, UsageError
+from cvmtune.core.system import LocalSystem
+from cvmtune.experiments.guest import Host
+from cvmtune.experiments.rounds import RawRun
+from cvmtune.features.soft_ipi import knob as soft_ipi
+from cvmtune.features.wfx import experiment as wfx
+from cvmtune.features.wfx import knob as wfx_knob
+from cvmtune.features.wfx.experiment import (
     BOOT_POLICY,
     GUARD,
     HALT_POLL,
@@ -28,11 +32,7 @@ from cvmtune.bench.wfx import (
     collect,
     collect_paths,
 )
-from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.core.system import LocalSystem
-from cvmtune.knobs import soft_ipi
-from cvmtune.knobs import wfx as wfx_knob
-from cvmtune.knobs.contract import KnobError
+from cvmtune.tuning.contract import KnobError
 
 SCALE = Scale(watch_s=2.0, wakeups=40, interval_us=500, round_trips=8, hackbench_loops=3, neighbour_s=0.5)
 ALL_STATES = (*SETTINGS, BOOT_POLICY)

@@ -17,14 +17,16 @@ import pytest
 
 import cvmtune
 from cvmtune import cli
-from cvmtune.bench import blackbox, cq_poll, nfs_rdma, path_length, vtimer, wfx
-from cvmtune.bench.guest import Host
-from cvmtune.bench.power_cut import series as after_power_cut
-from cvmtune.bench.raw import RawRun, Round, Series
-from cvmtune.commands import database, prove
 from cvmtune.commands import lab as lab_commands
+from cvmtune.commands import prove
 from cvmtune.core.errors import UsageError
 from cvmtune.core.system import LocalSystem, System
+from cvmtune.experiments import path_length
+from cvmtune.experiments.guest import Host
+from cvmtune.experiments.rounds import RawRun, Round, Series
+from cvmtune.features.cq_poll import experiment as cq_poll
+from cvmtune.features.vtimer import experiment as vtimer
+from cvmtune.features.wfx import experiment as wfx
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.kernel import FLAVOURS
 from cvmtune.lab.kernel_checks import CheckResult
@@ -33,8 +35,11 @@ from cvmtune.lab.machine import PLAIN_BOOT, BootOptions
 from cvmtune.lab.machines import MACHINES, Images, processor_options, qemu_argv, start_guest_script
 from cvmtune.lab.progress import SilentProgress, Step
 from cvmtune.report.judge import RULES, judge
-from cvmtune.report.rules_blackbox import CLOSED, MAIN_METRICS
 from cvmtune.report.schema import VERDICTS, Metric, Result, Results, Stats, Verdict
+from cvmtune.workloads import database, nfs_rdma
+from cvmtune.workloads.blackbox import experiment as blackbox
+from cvmtune.workloads.blackbox.verdict import CLOSED, MAIN_METRICS
+from cvmtune.workloads.power_cut import series as after_power_cut
 
 Capture = pytest.CaptureFixture[str]
 

@@ -12,9 +12,9 @@ from fake_capture import CQ_TOTALS, CQS, GUEST, HOST, SOFT_STATS, changed, vm
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cvmtune.features.status import CapturedSystem, Feature, features, present, shown
 from cvmtune.observe.capture import KVM, Capture
-from cvmtune.observe.features import CapturedSystem, Feature, features, present, shown
-from cvmtune.observe.place import place
+from cvmtune.observe.platform import place
 
 IPI = "/sys/kernel/soft_ipi_passthrough"
 CQ_POLL = "/sys/kernel/ib_core_poll_cpu"

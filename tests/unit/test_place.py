@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.observe.capture import CPUS, Capture
-from cvmtune.observe.place import place
+from cvmtune.observe.platform import place
 
 CMDLINE = "/proc/cmdline"
 REALM = {"/sys/devices/platform/arm-cca-dev/uevent": "DRIVER=arm-cca-guest\n"}

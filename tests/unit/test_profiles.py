@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune import profiles
+from cvmtune.tuning import profiles
 from cvmtune.core.cpumask import MAX_CPUS, CpuMask
 from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.knobs.catalogue import KNOBS
-from cvmtune.profiles import (
+from cvmtune.features.catalogue import KNOBS
+from cvmtune.tuning.profiles import (
     SETTINGS,
     SHIPPED,
     Facts,
@@ -28,7 +28,7 @@ from cvmtune.profiles import (
     resolve_setting,
     unmet,
 )
-from cvmtune.profiles.settings import check_value
+from cvmtune.tuning.profiles.settings import check_value
 
 GUEST_CONTROLS = frozenset({"ipi-poll-us", "ipi", "cq-idle-us", "cq-poll"})
 HOST_CONTROLS = frozenset({"wfx-guard", "wfx"})
@@ -104,7 +104,7 @@ def test_shipped_profiles_are_found_and_described() -> None:
 def test_shipped_profiles_are_packaged() -> None:
     top = Path(__file__).resolve().parents[2]
     project = tomllib.loads((top / "pyproject.toml").read_text(encoding="utf-8"))
-    assert "profiles/*.toml" in project["tool"]["setuptools"]["package-data"]["cvmtune"]
+    assert "tuning/profiles/*.toml" in project["tool"]["setuptools"]["package-data"]["cvmtune"]
 
 
 @pytest.mark.parametrize(

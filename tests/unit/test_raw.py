@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune.bench.raw import BETTER, KINDS, Fields, RawRun, Round, Series
 from cvmtune.core.errors import CvmtuneError
+from cvmtune.experiments.rounds import BETTER, KINDS, Fields, RawRun, Round, Series
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 series = st.builds(

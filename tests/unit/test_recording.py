@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.core.errors import UsageError
+from cvmtune.features.status import CapturedSystem
 from cvmtune.observe.capture import Capture
-from cvmtune.observe.features import CapturedSystem
 from cvmtune.observe.recording import dump, parse
 
 PATH = "/sys/kernel/mask"

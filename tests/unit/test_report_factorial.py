@@ -11,10 +11,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cvmtune.bench import blackbox
-from cvmtune.bench.raw import Round, Series
+from cvmtune.experiments.rounds import Round, Series
 from cvmtune.report.factorial import factorial
 from cvmtune.report.schema import Effect, Factorial
+from cvmtune.workloads.blackbox import experiment as blackbox
 
 FACTORS = ("a", "b", "c")
 NOTHING: frozenset[str] = frozenset()

@@ -6,13 +6,13 @@ from typing import Literal
 
 import pytest
 
-from cvmtune.bench.blackbox import COMBINATIONS, FEATURES, SINGLES
-from cvmtune.bench.raw import RawRun, Round, Series
 from cvmtune.core.errors import CvmtuneError
+from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.report.judge import RULES, judge
-from cvmtune.report.rules_blackbox import MAIN_METRICS
 from cvmtune.report.schema import Baseline, Breakdown, Metric, Part, Result, Verdict
 from cvmtune.report.stats import KEPT_SAMPLES
+from cvmtune.workloads.blackbox.experiment import COMBINATIONS, FEATURES, SINGLES
+from cvmtune.workloads.blackbox.verdict import MAIN_METRICS
 
 
 def count(name: str, value: float) -> Series:

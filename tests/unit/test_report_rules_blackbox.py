@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 import pytest
 
-from cvmtune.bench.blackbox import AFTER
-from cvmtune.bench.power_cut import series as after_power_cut
-from cvmtune.bench.raw import RawRun, Round, Series
-from cvmtune.report import rules_blackbox
+from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.report.judge import judge
-from cvmtune.report.rules_blackbox import CLOSED, MAIN_METRICS, REQUESTED
 from cvmtune.report.schema import Result
+from cvmtune.workloads.blackbox import verdict as rules_blackbox
+from cvmtune.workloads.blackbox.experiment import AFTER
+from cvmtune.workloads.blackbox.verdict import CLOSED, MAIN_METRICS, REQUESTED
+from cvmtune.workloads.power_cut import series as after_power_cut
 
 EXITS = ("exits", "wfx_exits", "timer_exits", "redundant_exits", "closed_exits")
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from cvmtune.bench.raw import RawRun, Round, Series
-from cvmtune.report import rules_cq_poll
+from cvmtune.experiments.rounds import RawRun, Round, Series
+from cvmtune.features.cq_poll import verdict as rules_cq_poll
 from cvmtune.report.judge import judge
 from cvmtune.report.schema import Result
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from cvmtune.bench import vtimer
-from cvmtune.bench.raw import RawRun, Round, Series
-from cvmtune.report import rules_vtimer
+from cvmtune.experiments.rounds import RawRun, Round, Series
+from cvmtune.features.vtimer import experiment as vtimer
+from cvmtune.features.vtimer import verdict as rules_vtimer
 from cvmtune.report.judge import judge
 from cvmtune.report.schema import Result
 

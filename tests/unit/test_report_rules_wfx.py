@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from cvmtune.bench.raw import RawRun, Round, Series
-from cvmtune.report import rules_wfx
+from cvmtune.experiments.rounds import RawRun, Round, Series
+from cvmtune.features.wfx import verdict as rules_wfx
 from cvmtune.report.judge import judge
 from cvmtune.report.schema import Result
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune.bench.raw import BETTER, KINDS
 from cvmtune.core.errors import CvmtuneError
+from cvmtune.experiments.rounds import BETTER, KINDS
 from cvmtune.report import render, schema
 from cvmtune.report.schema import (
     VERDICTS,

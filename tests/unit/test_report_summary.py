@@ -12,15 +12,15 @@ from xml.etree import ElementTree
 
 import pytest
 
-from cvmtune.bench.blackbox import AFTER, COMBINATIONS, FEATURES, SINGLES
-from cvmtune.bench.raw import RawRun, Round, Series
 from cvmtune.core.errors import CvmtuneError
+from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.report import summarise
 from cvmtune.report.judge import judge
-from cvmtune.report.rules_blackbox import CLOSED, MAIN_METRICS, REQUESTED
 from cvmtune.report.schema import Metric, Result, Results, Stats
 from cvmtune.report.summary import PAGE, files, page
 from cvmtune.report.table import format_effect
+from cvmtune.workloads.blackbox.experiment import AFTER, COMBINATIONS, FEATURES, SINGLES
+from cvmtune.workloads.blackbox.verdict import CLOSED, MAIN_METRICS, REQUESTED
 
 ENVIRONMENT: dict[str, object] = {
     "date": "2025-03-04 05:06 UTC",

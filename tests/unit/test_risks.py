@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.core.cpumask import CpuMask
-from cvmtune.knobs.cq_poll import rdma_mounts
+from cvmtune.features.cq_poll.knob import rdma_mounts
+from cvmtune.features.risks import MAX_STEAL, Risk, deep_idle, own_cpus, risks
+from cvmtune.features.status import features
 from cvmtune.observe.capture import CPUS, KVM, Capture
-from cvmtune.observe.features import features
 from cvmtune.observe.load import load
-from cvmtune.observe.place import place
-from cvmtune.observe.risks import MAX_STEAL, Risk, deep_idle, own_cpus, risks
+from cvmtune.observe.platform import place
 
 IPI = "/sys/kernel/soft_ipi_passthrough"
 BOUND = "/sys/module/soft_ipi/parameters/poll_us"

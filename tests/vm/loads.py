@@ -21,14 +21,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from cq_poll_guest import Background, load, unload
 
-from cvmtune.bench import nfs_rdma
-from cvmtune.bench.guest import Host
-from cvmtune.bench.nfs_rdma import Load
 from cvmtune.core.system import System
+from cvmtune.experiments.guest import Host
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
 from cvmtune.lab.machine import BootOptions, Machine
 from cvmtune.lab.progress import terminal_progress
+from cvmtune.workloads import nfs_rdma
+from cvmtune.workloads.nfs_rdma import Load
 
 CPUS = 4
 _SECONDS = 5

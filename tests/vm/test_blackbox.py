@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import pytest
 
-from cvmtune.bench import blackbox, postgres
-from cvmtune.bench.blackbox import Scale
-from cvmtune.bench.guest import Host
-from cvmtune.bench.raw import PART, RawRun
-from cvmtune.commands import database
+from cvmtune.experiments.guest import Host
+from cvmtune.experiments.rounds import PART, RawRun
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
+from cvmtune.workloads import database, postgres
+from cvmtune.workloads.blackbox import experiment as blackbox
+from cvmtune.workloads.blackbox.experiment import Scale
 
 LOADS = ("insert", "tpcb", "audit")
 SMALL = Scale(seconds=1.5, records=15)

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from cvmtune.bench.nfs_rdma import (
+from cvmtune.core.errors import CvmtuneError
+from cvmtune.core.system import System
+from cvmtune.lab.machine import Machine
+from cvmtune.workloads.nfs_rdma import (
     PROVIDERS,
     Load,
     add_link,
@@ -19,9 +22,6 @@ from cvmtune.bench.nfs_rdma import (
     verify_command,
     write,
 )
-from cvmtune.core.errors import CvmtuneError
-from cvmtune.core.system import System
-from cvmtune.lab.machine import Machine
 
 
 def traces(guest: System) -> list[str]:

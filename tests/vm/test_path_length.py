@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from cvmtune.bench import path_length
+from cvmtune.experiments import path_length
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
 from cvmtune.lab.machine import BootOptions
 

@@ -11,8 +11,8 @@ from itertools import pairwise
 import pytest
 from soft_ipi_guest import BOUND, CONTROL, interrupts, statistics, storm, ticks
 
-from cvmtune.bench.guest import SGI_ROWS
 from cvmtune.core.system import System
+from cvmtune.experiments.guest import SGI_ROWS
 from cvmtune.lab.errors import GuestPanicked
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
 from cvmtune.lab.machine import Machine

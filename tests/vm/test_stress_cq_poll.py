@@ -37,11 +37,11 @@ from soft_ipi_guest import CONTROL as SOFT_IPI
 from soft_ipi_guest import storm
 from test_stress_soft_ipi import RACE, SPLAT
 
-from cvmtune.bench import nfs_rdma
-from cvmtune.bench.nfs_rdma import Mount, unmount, verify_command
 from cvmtune.core.system import System
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
 from cvmtune.lab.machine import BootOptions, Machine
+from cvmtune.workloads import nfs_rdma
+from cvmtune.workloads.nfs_rdma import Mount, unmount, verify_command
 
 pytestmark = pytest.mark.stress
 

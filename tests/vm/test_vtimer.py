@@ -12,7 +12,7 @@ from cq_poll_guest import Background
 from vtimer_host import HW, MASKED, MODES, ONLINE, UNMASKED, Site, books, command, torture
 from wfx_host import CONTROL
 
-from cvmtune.bench.guest import written
+from cvmtune.experiments.guest import written
 from cvmtune.lab.lab import Lab
 from cvmtune.lab.machine import BootOptions
 

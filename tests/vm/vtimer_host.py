@@ -12,8 +12,8 @@ import wfx_host
 from cq_poll_guest import Background
 from test_stress_soft_ipi import SPLAT
 
-from cvmtune.bench.guest import named_interrupts
 from cvmtune.core.system import System
+from cvmtune.experiments.guest import named_interrupts
 from cvmtune.lab.lab import GUEST_TOOLS
 from cvmtune.lab.machine import Machine
 from cvmtune.observe.procfs import parse_named, parse_table

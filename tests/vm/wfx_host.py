@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cvmtune.bench.guest import Host
 from cvmtune.core.system import System
+from cvmtune.experiments.guest import Host
 from cvmtune.lab.machine import Machine
 from cvmtune.observe.procfs import parse_table
 

@@ -10,11 +10,11 @@ from cvmtune.commands.site import Site
 from cvmtune.commands.wanted import Wanted, check, wanted
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.text import columns
-from cvmtune.knobs import transaction
-from cvmtune.knobs.catalogue import KNOBS
-from cvmtune.knobs.transaction import Change
-from cvmtune.observe.features import shown
-from cvmtune.profiles import Facts, Resolved, resolve
+from cvmtune.features.catalogue import KNOBS
+from cvmtune.features.status import shown
+from cvmtune.tuning import transaction
+from cvmtune.tuning.profiles import Facts, Resolved, resolve
+from cvmtune.tuning.transaction import Change
 
 
 def main(site: Site, what: str | None, flags: Mapping[str, str], *, dry_run: bool, as_json: bool) -> int:

@@ -19,9 +19,9 @@ from cvmtune.commands.wanted import Wanted, wanted
 from cvmtune.core import command
 from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.core.trusted import read_trusted
-from cvmtune.knobs.cq_poll import OFF
-from cvmtune.knobs.transaction import PartlyApplied, plan, verify
-from cvmtune.profiles import Profile, Requirements, load, resolve, unmet
+from cvmtune.features.cq_poll.knob import OFF
+from cvmtune.tuning.profiles import Profile, Requirements, load, resolve, unmet
+from cvmtune.tuning.transaction import PartlyApplied, plan, verify
 
 UNIT = "cvmtune.service"
 _UNITS = "etc/systemd/system"

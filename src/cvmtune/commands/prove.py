@@ -13,13 +13,15 @@ from pathlib import Path
 from rich.console import Console
 
 from cvmtune import __version__
-from cvmtune.bench import blackbox, cq_poll, ipi, nfs_rdma, vtimer, wfx
-from cvmtune.bench import path_length as paths
-from cvmtune.bench.guest import Host
-from cvmtune.bench.raw import RawRun, Round
-from cvmtune.commands import database
 from cvmtune.core import command
 from cvmtune.core.errors import UsageError
+from cvmtune.experiments import path_length as paths
+from cvmtune.experiments.guest import Host
+from cvmtune.experiments.rounds import RawRun, Round
+from cvmtune.features.cq_poll import experiment as cq_poll
+from cvmtune.features.soft_ipi import experiment as ipi
+from cvmtune.features.vtimer import experiment as vtimer
+from cvmtune.features.wfx import experiment as wfx
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
 from cvmtune.lab.machine import BootOptions, Machine
@@ -28,6 +30,8 @@ from cvmtune.lab.progress import terminal_progress
 from cvmtune.report import render
 from cvmtune.report.judge import judge
 from cvmtune.report.table import print_tables
+from cvmtune.workloads import database, nfs_rdma
+from cvmtune.workloads.blackbox import experiment as blackbox
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cvmtune import __version__
-from cvmtune.advisor.rules import Advice, advise
 from cvmtune.commands.site import Site
 from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.core.text import columns
-from cvmtune.knobs.catalogue import KNOBS
+from cvmtune.features.catalogue import KNOBS
+from cvmtune.features.risks import counts_steal
+from cvmtune.features.rules import Advice, advise
+from cvmtune.features.status import Feature, features, shown
 from cvmtune.observe import recording
 from cvmtune.observe.capture import Capture, capture
-from cvmtune.observe.features import Feature, features, shown
 from cvmtune.observe.load import Load, load
-from cvmtune.observe.risks import counts_steal
 
 # What `apply` knows a recommendation by.
 KIND = "recommendation"

@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 from cvmtune.commands.site import Site
 from cvmtune.core.text import columns
-from cvmtune.knobs.transaction import Restored, rollback
-from cvmtune.observe.features import shown
+from cvmtune.features.status import shown
+from cvmtune.tuning.transaction import Restored, rollback
 
 
 def main(site: Site, *, dry_run: bool, as_json: bool) -> int:

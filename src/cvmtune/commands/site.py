@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cvmtune.core.journal import Journal
 from cvmtune.core.system import LocalSystem
+from cvmtune.features.risks import own_cpus
+from cvmtune.features.status import present
 from cvmtune.observe.capture import Capture, capture
-from cvmtune.observe.features import present
-from cvmtune.observe.place import Place, place
-from cvmtune.observe.risks import own_cpus
-from cvmtune.profiles import SHIPPED, Facts
+from cvmtune.observe.platform import Place, place
+from cvmtune.tuning.journal import Journal
+from cvmtune.tuning.profiles import SHIPPED, Facts
 
 _STATE = "var/lib/cvmtune"
 _CONFIGURATION = "etc/cvmtune"

@@ -10,10 +10,10 @@ from cvmtune import __version__
 from cvmtune.commands.site import Site
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.text import columns
-from cvmtune.knobs.transaction import Verification, verify
-from cvmtune.observe.features import Feature, features, shown
-from cvmtune.observe.place import Place
-from cvmtune.observe.risks import Risk, risks
+from cvmtune.features.risks import Risk, risks
+from cvmtune.features.status import Feature, features, shown
+from cvmtune.observe.platform import Place
+from cvmtune.tuning.transaction import Verification, verify
 
 _FLAVOURS = {
     "ours": "with cvmtune's patches",

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from cvmtune.commands.persist import persisted
 from cvmtune.commands.site import Site
 from cvmtune.core.text import columns
-from cvmtune.knobs.transaction import Check, Verification, verify
-from cvmtune.observe.features import shown
+from cvmtune.features.status import shown
+from cvmtune.tuning.transaction import Check, Verification, verify
 
 
 def main(site: Site, *, as_json: bool) -> int:

@@ -13,8 +13,8 @@ from cvmtune.commands.recommend import KIND, SCHEMA
 from cvmtune.commands.site import Site
 from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.core.trusted import read_trusted
-from cvmtune.profiles import Facts, Profile, Requirements, available, load, unmet
-from cvmtune.profiles.settings import check_value
+from cvmtune.tuning.profiles import Facts, Profile, Requirements, available, load, unmet
+from cvmtune.tuning.profiles.settings import check_value
 
 
 class Unmet(CvmtuneError):

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cvmtune.observe.capture import Capture
-from cvmtune.observe.place import Place, place
+from cvmtune.observe.platform import Place, place
 from cvmtune.observe.procfs import (
     IPI_ROWS,
     SOFT_IPI_ROW,

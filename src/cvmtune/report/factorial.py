@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import combinations
 
-from cvmtune.bench.raw import Round
+from cvmtune.experiments.rounds import Round
 from cvmtune.report import stats
 from cvmtune.report.schema import Cell, Effect, Factorial, Gain, Interaction, Step
 

@@ -6,10 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from cvmtune.bench.blackbox import COMBINATIONS, FEATURES
-from cvmtune.bench.raw import PART, RawRun, Round, Series
 from cvmtune.core.errors import CvmtuneError
-from cvmtune.report import rules_blackbox, rules_cq_poll, rules_ipi, rules_vtimer, rules_wfx, stats
+from cvmtune.experiments.rounds import PART, RawRun, Round, Series
+from cvmtune.features.cq_poll import verdict as rules_cq_poll
+from cvmtune.features.soft_ipi import verdict as rules_ipi
+from cvmtune.features.vtimer import verdict as rules_vtimer
+from cvmtune.features.wfx import verdict as rules_wfx
+from cvmtune.report import stats
 from cvmtune.report.factorial import factorial
 from cvmtune.report.schema import (
     Baseline,
@@ -22,6 +25,8 @@ from cvmtune.report.schema import (
     Results,
     Verdict,
 )
+from cvmtune.workloads.blackbox import verdict as rules_blackbox
+from cvmtune.workloads.blackbox.experiment import COMBINATIONS, FEATURES
 
 Rule = Callable[[Sequence[Metric], Sequence[Baseline]], tuple[Verdict, str]]
 """What makes a verdict of a feature's metrics on a machine, and of all else measured there."""

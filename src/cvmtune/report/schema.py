@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from cvmtune.bench.raw import BETTER, KINDS, Better, Fields, Kind
 from cvmtune.core.errors import CvmtuneError
+from cvmtune.experiments.rounds import BETTER, KINDS, Better, Fields, Kind
 
 SCHEMA = 1
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cvmtune.bench.raw import Kind
+from cvmtune.experiments.rounds import Kind
 from cvmtune.report.schema import Effect, Factorial, Metric, Result, Results, Stats, Verdict
 
 NO_FIGURE = "n/a"

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Profiles: settings that belong together, with what a machine must be like for them to do good.
+
+A profile is a TOML file, NAME.toml in one of several directories, of which the first that has it counts.
+
+    description = "..."
+    extends = "database"      # its keys hold where this file has none; the own name: the next directory's
+    [require]
+    role = "guest"            # or "host", or "machine", which is neither
+    cpus = 2                  # so many online at least
+    features = ["ipi"]        # settings that the kernel must offer
+    own_cpus = true           # as Facts.own_cpus
+    possible = "0-7"          # the CPUs that it can have, no more and no fewer
+    [set]                     # see settings.py
+    ipi = "all-but-first"
+    [set-if-present]          # left out where the kernel does not offer it
+    ipi-poll-us = 200
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cvmtune.core.errors import CvmtuneError, UsageError
+from cvmtune.core.trusted import read_trusted
+from cvmtune.tuning.profiles.profile import Profile, Requirements, Resolved, resolve, unmet
+from cvmtune.tuning.profiles.settings import SETTINGS, TYPES, Facts, check_value, resolve_setting
+
+__all__ = [
+    "SETTINGS",
+    "SHIPPED",
+    "Facts",
+    "Profile",
+    "Requirements",
+    "Resolved",
+    "available",
+    "load",
+    "resolve",
+    "resolve_setting",
+    "unmet",
+]
+
+SHIPPED = Path(__file__).parent
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_KEYS: Mapping[str, type] = {
+    "description": str,
+    "extends": str,
+    "require": dict,
+    "set": dict,
+    "set-if-present": dict,
+}
+_REQUIRE: Mapping[str, type] = {
+    "role": str,
+    "cpus": int,
+    "features": list,
+    "own_cpus": bool,
+    "possible": str,
+}
+_ROLES = ("guest", "host", "machine")
+
+
+@dataclass(frozen=True)
+class _File:
+    description: str | None = None
+    extends: str | None = None
+    require: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    optional: Mapping[str, str] = field(default_factory=dict)
+
+
+def load(name: str, directories: Sequence[Path]) -> Profile:
+    """Return the profile of a name, or of a path: with a "/" in it, or ".toml" at its end.
+
+    Raises UsageError if there is none of this name or a file is wrong; CvmtuneError if one cannot be read, or
+    is not to be trusted (read_trusted).
+    """
+    first = Path(name).absolute() if "/" in name or name.endswith(".toml") else _find(name, directories)
+    files: dict[Path, _File] = {}
+    path: Path | None = first
+    while path:
+        if path in files:
+            circle = " -> ".join(str(file) for file in (*files, path))
+            raise UsageError("extends itself", circle, "take one of these `extends` away")
+        files[path] = _read(path)
+        path = _parent(path, files[path].extends, directories)
+    description = ""
+    require: dict[str, Any] = {}
+    settings: dict[str, str] = {}
+    optional: dict[str, str] = {}
+    for file in reversed(files.values()):
+        description = file.description or description
+        require |= file.require
+        settings = _without(settings, file.optional) | dict(file.settings)
+        optional = _without(optional, file.settings) | dict(file.optional)
+    return Profile(
+        first.stem, description, tuple(map(str, files)), Requirements(**require), settings, optional
+    )
+
+
+def available(directories: Sequence[Path]) -> list[Profile | CvmtuneError]:
+    """Return all profiles of the directories, sorted by name; in place of one that cannot be loaded, why."""
+    profiles: list[Profile | CvmtuneError] = []
+    for name in _names(directories):
+        try:
+            profiles.append(load(name, directories))
+        except CvmtuneError as error:
+            profiles.append(error)
+    return profiles
+
+
+def _find(name: str, directories: Sequence[Path]) -> Path:
+    if _NAME.fullmatch(name):
+        for directory in directories:
+            path = directory / f"{name}.toml"
+            try:
+                # A link to nowhere is there, and an error: it was meant to hide what is below.
+                path.lstat()
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise CvmtuneError(
+                    f"cannot look for profiles: {error.strerror}", str(directory), "run as root"
+                ) from error
+            return path
+    where = ", ".join(map(str, directories))
+    raise UsageError(f"no profile {name!r}", where, f"choose from {', '.join(_names(directories))}")
+
+
+def _names(directories: Sequence[Path]) -> list[str]:
+    stems = {path.stem for directory in directories for path in directory.glob("*.toml")}
+    return sorted(filter(_NAME.fullmatch, stems))
+
+
+def _parent(path: Path, extends: str | None, directories: Sequence[Path]) -> Path | None:
+    if extends is None:
+        return None
+    if extends == path.stem and path.parent in directories:
+        directories = directories[directories.index(path.parent) + 1 :]
+    try:
+        return _find(extends, directories)
+    except UsageError as error:
+        raise UsageError(f"extends: {error.what} in {error.where}", str(path), error.next_step) from error
+
+
+def _without(table: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in table.items() if name not in names}
+
+
+def _read(path: Path) -> _File:
+    # Who can change what is shipped can change this code too.
+    is_shipped = path.parent == SHIPPED and path.is_file()
+    text = path.read_text(encoding="utf-8") if is_shipped else read_trusted(path)
+    try:
+        return _check(tomllib.loads(text))
+    # tomllib's own error is a ValueError, and so is that of a number with too many digits.
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"not TOML: {error}", str(path), "correct the file") from error
+    except UsageError as error:
+        raise UsageError(error.what, str(path), error.next_step) from error
+
+
+def _check(content: dict[str, Any]) -> _File:
+    """Return the content of a file; UsageError, without the file, if there is something wrong with it."""
+    _check_keys("", content, _KEYS)
+    require = content.get("require", {})
+    _check_keys("[require] ", require, _REQUIRE)
+    if "role" in require and require["role"] not in _ROLES:
+        raise UsageError(f"[require] role: {require['role']!r}", next_step=f"give {' or '.join(_ROLES)}")
+    if require.get("cpus", 1) < 1:
+        raise UsageError(f"[require] cpus: {require['cpus']}", next_step="give 1 or more")
+    if "features" in require:
+        # A tuple, and compared with one: what is in the list may not even be hashable.
+        require = require | {"features": tuple(require["features"])}
+        if not all(name in tuple(SETTINGS) for name in require["features"]):
+            choice = f"choose from {', '.join(SETTINGS)}"
+            raise UsageError(f"[require] features: {list(require['features'])!r}", next_step=choice)
+    settings = _check_settings("set", content)
+    optional = _check_settings("set-if-present", content)
+    if twice := settings.keys() & optional.keys():
+        raise UsageError(
+            f"{min(twice)} is in [set] and in [set-if-present]", next_step="take it out of one of them"
+        )
+    return _File(content.get("description"), content.get("extends"), require, settings, optional)
+
+
+def _check_keys(place: str, table: Mapping[str, Any], types: Mapping[str, type]) -> None:
+    for key, value in table.items():
+        if key not in types:
+            raise UsageError(f"{place}{key}: unknown key", next_step=f"choose from {', '.join(types)}")
+        if type(value) is not types[key]:
+            raise UsageError(f"{place}{key}: {value!r}", next_step=f"give {TYPES[types[key]]}")
+
+
+def _check_settings(table: str, content: Mapping[str, Any]) -> dict[str, str]:
+    settings = {}
+    for name, value in content.get(table, {}).items():
+        if name not in SETTINGS:
+            raise UsageError(f"[{table}] {name}: unknown", next_step=f"choose from {', '.join(SETTINGS)}")
+        try:
+            settings[name] = check_value(name, value)
+        except UsageError as error:
+            raise UsageError(f"[{table}] {error.what}", next_step=error.next_step) from error
+    return settings
