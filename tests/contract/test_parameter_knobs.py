@@ -18,8 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvmtune.core.system import LocalSystem
+from cvmtune.features.cq_poll.knob import CqIdleUs
+from cvmtune.features.soft_ipi.knob import IpiPollUs
+from cvmtune.features.wfx.knob import WfxGuard
 from cvmtune.tuning.contract import Knob, KnobError, Plan
-from cvmtune.tuning.parameters import CqIdleUs, IpiPollUs, WfxGuard
 
 # What is none, whether a user gives it, a saved plan or the kernel.
 BAD_NUMBERS = [

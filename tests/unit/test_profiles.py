@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune.tuning import profiles
 from cvmtune.core.cpumask import MAX_CPUS, CpuMask
 from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.features.catalogue import KNOBS
+from cvmtune.tuning import profiles
 from cvmtune.tuning.profiles import (
     SETTINGS,
     SHIPPED,

@@ -3,11 +3,10 @@
 
 from collections.abc import Mapping
 
-from cvmtune.features.cq_poll.knob import CqPoll
-from cvmtune.features.soft_ipi.knob import SoftIpi
-from cvmtune.features.wfx.knob import Wfx
+from cvmtune.features.cq_poll.knob import CqIdleUs, CqPoll
+from cvmtune.features.soft_ipi.knob import IpiPollUs, SoftIpi
+from cvmtune.features.wfx.knob import Wfx, WfxGuard
 from cvmtune.tuning.contract import Knob
-from cvmtune.tuning.parameters import CqIdleUs, IpiPollUs, WfxGuard
 
 # In the order in which they are applied: a bound or guard is in force before what it bounds, and, undone in
 # reverse order, until after it.

@@ -15,15 +15,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cvmtune.core.cpumask import CpuMask
+from cvmtune.features.cq_poll.knob import IDLE_US as CQ_IDLE_US
 from cvmtune.features.cq_poll.knob import PATH as CQ_POLL
 from cvmtune.features.risks import MAX_STEAL, counts_steal, deep_idle, nohlt
 from cvmtune.features.soft_ipi.knob import PATH as SOFT_IPI
+from cvmtune.features.soft_ipi.knob import POLL_US as IPI_POLL_US
 from cvmtune.features.wfx.knob import GUARD as WFX_GUARD
 from cvmtune.features.wfx.knob import PATH as WFX
 from cvmtune.observe.capture import KVM
 from cvmtune.observe.load import Load, NfsLoad, VcpuLoad, VmLoad
 from cvmtune.observe.vms import unowned
-from cvmtune.tuning.parameters import CQ_IDLE_US, IPI_POLL_US
 
 
 @dataclass(frozen=True)

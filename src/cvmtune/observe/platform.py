@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cvmtune.core.cpumask import CpuMask
+from cvmtune.features.cq_poll.knob import IDLE_US as CQ_IDLE_US
 from cvmtune.features.cq_poll.knob import PATH as CQ_POLL
 from cvmtune.features.soft_ipi.knob import PATH as SOFT_IPI
+from cvmtune.features.soft_ipi.knob import POLL_US as IPI_POLL_US
 from cvmtune.features.wfx.knob import GUARD as WFX_GUARD
 from cvmtune.features.wfx.knob import PATH as WFX
 from cvmtune.observe.capture import CPUS, Capture
-from cvmtune.tuning.parameters import CQ_IDLE_US, IPI_POLL_US
 
 Role = Literal["guest", "host", "machine"]
 Flavour = Literal["ours", "vendor", "neither"]

@@ -37,7 +37,6 @@ class Plan:
 class Knob(Protocol):
     """One feature's control. Every method but read() raises KnobError when it cannot do what it says."""
 
-    name: str
     path: str
 
     def read(self, system: System) -> State:

@@ -18,7 +18,6 @@ class FileKnob(ABC):
     but values in that form, and each only after _permit().
     """
 
-    name: str
     path: str
     noun: str  # what messages call a value
     form: str  # the next step after a value that is none

@@ -19,8 +19,12 @@ import re
 from cvmtune.core.system import System
 from cvmtune.tuning.contract import KnobError, Plan
 from cvmtune.tuning.file_knob import FileKnob, os_failure, read_cpus
+from cvmtune.tuning.parameter import Microseconds, Parameter
 
 PATH = "/sys/kernel/ib_core_poll_cpu"
+# There only with our patches.
+IDLE_US = "/sys/module/ib_core_cq_poll/parameters/idle_us"
+OWNERS_PARAMETER = "/sys/module/ib_core_cq_poll/parameters/owners"
 ONLINE = "/sys/devices/system/cpu/online"
 MOUNTS = "/proc/mounts"
 SERVED = "/proc/fs/nfsd/portlist"
@@ -30,6 +34,7 @@ OFF = "-1"
 
 # As many digits as CPUs may need, and no leading zero, which some take for octal.
 _VALUE = re.compile(r"-1|0|[1-9][0-9]{0,3}")
+_NAMES = re.compile(r"[A-Za-z0-9_-]+(,[A-Za-z0-9_-]+)*")
 _SENTENCE = re.compile(r"Current polling (?:core is: ([0-9]+)|thread is down)")
 # The netids of RDMA over IPv4 and over IPv6, as nfs_show_mount_options() in fs/nfs/super.c prints them.
 _OVER_RDMA = frozenset({"proto=rdma", "proto=rdma6"})
@@ -38,7 +43,6 @@ _OVER_RDMA = frozenset({"proto=rdma", "proto=rdma6"})
 class CqPoll(FileKnob):
     """The knob; values are the number of a CPU, or "-1" for off."""
 
-    name = "cq_poll"
     path = PATH
     noun = "polling CPU"
     form = "give the number of an online CPU, or -1 for off"
@@ -130,3 +134,28 @@ def rdma_mounts(text: str) -> list[str]:
             case [*_, point, "nfs" | "nfs4", options, _, _] if not _OVER_RDMA.isdisjoint(options.split(",")):
                 mounts.append(point)
     return mounts
+
+
+class CqIdleUs(Microseconds):
+    """How long the thread polls on after the last completion, in microseconds; "0" is for ever."""
+
+    path = IDLE_US
+    noun = "idle window"
+    missing = "ib_core_cq_poll is not loaded, or is not that of a kernel with cvmtune's patches"
+    remedy = "modprobe ib_core_cq_poll"
+
+
+class CqOwners(Parameter):
+    """Whose completion queues are polled: names of modules, separated by commas."""
+
+    path = OWNERS_PARAMETER
+    noun = "list of owners"
+    form = "give names of modules, separated by commas"
+    missing = "ib_core_cq_poll is not loaded, or is not that of a kernel with cvmtune's patches"
+    remedy = "modprobe ib_core_cq_poll"
+
+    def _canonical(self, text: str) -> str:
+        value = text.strip()
+        if not _NAMES.fullmatch(value):
+            raise ValueError(f"{text!r} is no list of modules")
+        return value

@@ -12,6 +12,7 @@ such ids written.
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.system import System
 from cvmtune.tuning.file_knob import MaskKnob, os_failure, read_cpus
+from cvmtune.tuning.parameter import Switch
 
 PATH = "/sys/kernel/cvm_wfx_trap_config"
 # There on every kernel with our patches, and on no other.
@@ -22,10 +23,17 @@ POSSIBLE = "/sys/devices/system/cpu/possible"
 MAX_VCPUS = 512
 
 
+class WfxGuard(Switch):
+    """Whether named vCPUs are trapped while others want their CPU, "Y" or "N"."""
+
+    path = GUARD
+    noun = "guard"
+    missing = "only the host's kernel, with cvmtune's patches, has the guard of WFx traps"
+
+
 class Wfx(MaskKnob):
     """The knob; values are hex masks of vCPU ids."""
 
-    name = "wfx"
     path = PATH
     form = "give a hex mask such as 'c' for vCPUs 2 and 3"
     missing = "the running kernel has no control of WFx traps, or is not the host's"
