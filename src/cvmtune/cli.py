@@ -12,10 +12,15 @@ import argparse
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 from cvmtune import __version__
+from cvmtune.commands.site import Site
 from cvmtune.core.errors import CvmtuneError
+from cvmtune.features import REGISTRY
+from cvmtune.features.registry import Registry
 
 _MACHINES = ("plain", "vm", "cvm")
 _FLAVOURS = ("default", "debug", "kcsan", "absent", "unpatched")
@@ -23,6 +28,7 @@ _FLAVOURS = ("default", "debug", "kcsan", "absent", "unpatched")
 _LAB_PACKAGES = ("rich", "jinja2", "markupsafe", "matplotlib")
 _LONGEST = 1e6  # seconds
 _Handler = Callable[[argparse.Namespace], int]
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def entry() -> None:
@@ -30,9 +36,10 @@ def entry() -> None:
     sys.exit(main())
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status."""
-    arguments = parser().parse_args(argv)
+def main(argv: Sequence[str] | None = None, registry: Registry = REGISTRY) -> int:
+    """Run one command, with these features, and return its exit status."""
+    arguments = parser(registry).parse_args(argv)
+    arguments.registry = registry
     handler: _Handler = arguments.handler
     try:
         return handler(arguments)
@@ -55,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return CvmtuneError.exit_code
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
+def parser(registry: Registry = REGISTRY) -> argparse.ArgumentParser:
+    """Return the parser of the whole command line; options of settings are the features'."""
     top = argparse.ArgumentParser(
         prog="cvmtune",
         description="Performance features for Arm confidential VMs: use them, or prove them in a lab.",
@@ -65,24 +72,22 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_status(commands)
     _add_recommend(commands)
-    _add_apply(commands)
-    _add_persist(commands)
-    _add_prove(commands)
+    _add_apply(commands, registry)
+    _add_persist(commands, registry)
+    _add_prove(commands, registry)
     _add_report(commands)
     _add_lab(commands)
     return top
 
 
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, help: str, handler: _Handler
-) -> argparse.ArgumentParser:
+def _command(commands: _Commands, name: str, help: str, handler: _Handler) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=help, description=help)
     parser.add_argument("--verbose", action="store_true", help="show where in the program an error arose")
     parser.set_defaults(handler=handler)
     return parser
 
 
-def _add_status(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_status(commands: _Commands) -> None:
     parser = _command(
         commands, "status", "which features this system has, what is on, what is risky", _status
     )
@@ -91,7 +96,7 @@ def _add_status(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     _json(parser)
 
 
-def _add_recommend(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_recommend(commands: _Commands) -> None:
     parser = _command(commands, "recommend", "watch this system, say what to set and why", _recommend)
     parser.add_argument("--seconds", type=_seconds, default=10.0, metavar="S", help="how long (default 10)")
     parser.add_argument("--record", type=Path, metavar="FILE", help="keep the counters there")
@@ -99,54 +104,48 @@ def _add_recommend(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     _json(parser)
 
 
-def _add_apply(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_apply(commands: _Commands, registry: Registry) -> None:
     parser = _command(commands, "apply", "set a profile, a recommendation, or what the options say", _apply)
-    _settings_options(parser)
+    _settings_options(parser, registry)
     _output_options(parser)
     parser = _command(commands, "rollback", "have all as it was before the first apply", _rollback)
     _output_options(parser)
 
 
-def _add_persist(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_persist(commands: _Commands, registry: Registry) -> None:
     parser = _command(
         commands, "persist", "have settings applied at each boot; default: those applied", _persist
     )
-    _settings_options(parser)
+    _settings_options(parser, registry)
     _output_options(parser)
     parser = _command(commands, "unpersist", "have nothing applied at boot any more", _unpersist)
     _output_options(parser)
 
 
-def _settings_options(parser: argparse.ArgumentParser) -> None:
+def _settings_options(parser: argparse.ArgumentParser, registry: Registry) -> None:
     parser.add_argument(
         "what",
         nargs="?",
         metavar="PROFILE|RECOMMENDATION",
         help="a profile's name or file (.toml), or what recommend --json printed (a file, .json)",
     )
-    cpus = "a hex mask (c) or a list (2-3,6; CPU 3 alone: 3-3), off, all or all-but-first"
-    for name, metavar, help in (
-        ("ipi", "MASK", f"CPUs that poll for IPIs: {cpus}"),
-        ("ipi-poll-us", "N", "how long they poll at most, in microseconds; 0: without end"),
-        ("cq-poll", "CPU", "the CPU that polls RDMA's completion queues, off or last"),
-        ("cq-idle-us", "N", "after so many microseconds without a completion it sleeps; 0: never"),
-        ("wfx", "MASK", "ids of vCPUs whose WFx is not trapped, on a host: as --ipi"),
-        ("wfx-guard", "on|off", "trap them while something else wants their CPU"),
-    ):
-        parser.add_argument(f"--{name}", dest=f"set {name}", metavar=metavar, help=help)
+    # The main setting of a feature first, and then what bounds it.
+    for feature in registry.features:
+        for one in sorted(feature.settings, key=lambda one: one is not feature.main):
+            parser.add_argument(f"--{one.name}", dest=f"set {one.name}", metavar=one.metavar, help=one.help)
 
 
 def _json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
 
 
-def _add_prove(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_prove(commands: _Commands, registry: Registry) -> None:
     parser = _command(commands, "prove", "run the features' experiments, off and on, and judge them", _prove)
     parser.add_argument(
         "features",
         nargs="*",
         metavar="FEATURE",
-        help="of ipi, vtimer, cq-poll, wfx, blackbox; default: all that the machine can have, in short",
+        help=f"of {', '.join(registry.trials)}; default: all that the machine can have, in short",
     )
     parser.add_argument("--machine", choices=_MACHINES, default="cvm")
     parser.add_argument(
@@ -165,7 +164,7 @@ def _add_prove(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--dry-run", action="store_true", help="say what would be measured")
 
 
-def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_report(commands: _Commands) -> None:
     parser = _command(commands, "report", "show recorded results; nothing is run", _report)
     parser.add_argument(
         "results", type=Path, metavar="FILE", help="a result file, as written by prove --json"
@@ -177,7 +176,7 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--json", action="store_true", help="print the results, checked, as JSON")
 
 
-def _add_lab(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_lab(commands: _Commands) -> None:
     lab = commands.add_parser("lab", help="build, boot and look into the lab's machines")
     actions = lab.add_subparsers(required=True, metavar="ACTION")
 
@@ -252,23 +251,30 @@ def _seconds(text: str) -> float:
 # Each handler imports what it needs: inside a guest there is neither a lab nor a plot.
 
 
-def _status(arguments: argparse.Namespace) -> int:
-    from cvmtune.commands import site, status
+def _site(arguments: argparse.Namespace) -> Site:
+    """This machine, with the features to have."""
+    from cvmtune.commands import site
 
-    return status.main(site.local(), as_json=arguments.json)
+    return replace(site.local(), registry=arguments.registry)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from cvmtune.commands import status
+
+    return status.main(_site(arguments), as_json=arguments.json)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from cvmtune.commands import site, verify
+    from cvmtune.commands import verify
 
-    return verify.main(site.local(), as_json=arguments.json)
+    return verify.main(_site(arguments), as_json=arguments.json)
 
 
 def _recommend(arguments: argparse.Namespace) -> int:
-    from cvmtune.commands import recommend, site
+    from cvmtune.commands import recommend
 
     return recommend.main(
-        site.local(),
+        _site(arguments),
         arguments.seconds,
         record=arguments.record,
         counters=arguments.counters,
@@ -277,10 +283,10 @@ def _recommend(arguments: argparse.Namespace) -> int:
 
 
 def _apply(arguments: argparse.Namespace) -> int:
-    from cvmtune.commands import apply, site
+    from cvmtune.commands import apply
 
     return apply.main(
-        site.local(),
+        _site(arguments),
         arguments.what,
         _flags(arguments),
         dry_run=arguments.dry_run,
@@ -289,16 +295,16 @@ def _apply(arguments: argparse.Namespace) -> int:
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
-    from cvmtune.commands import rollback, site
+    from cvmtune.commands import rollback
 
-    return rollback.main(site.local(), dry_run=arguments.dry_run, as_json=arguments.json)
+    return rollback.main(_site(arguments), dry_run=arguments.dry_run, as_json=arguments.json)
 
 
 def _persist(arguments: argparse.Namespace) -> int:
-    from cvmtune.commands import persist, site
+    from cvmtune.commands import persist
 
     return persist.persist(
-        site.local(),
+        _site(arguments),
         arguments.what,
         _flags(arguments),
         dry_run=arguments.dry_run,
@@ -307,9 +313,9 @@ def _persist(arguments: argparse.Namespace) -> int:
 
 
 def _unpersist(arguments: argparse.Namespace) -> int:
-    from cvmtune.commands import persist, site
+    from cvmtune.commands import persist
 
-    return persist.unpersist(site.local(), dry_run=arguments.dry_run, as_json=arguments.json)
+    return persist.unpersist(_site(arguments), dry_run=arguments.dry_run, as_json=arguments.json)
 
 
 def _flags(arguments: argparse.Namespace) -> dict[str, str]:

@@ -19,9 +19,8 @@ from cvmtune.commands.wanted import Wanted, wanted
 from cvmtune.core import command
 from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.core.trusted import read_trusted
-from cvmtune.features.cq_poll.knob import OFF
-from cvmtune.tuning.profiles import Profile, Requirements, load, resolve, unmet
-from cvmtune.tuning.transaction import PartlyApplied, plan, verify
+from cvmtune.tuning.profile import Profile, Requirements, resolve, unmet
+from cvmtune.tuning.transaction import PartlyApplied
 
 UNIT = "cvmtune.service"
 _UNITS = "etc/systemd/system"
@@ -64,8 +63,10 @@ def persist(site: Site, what: str | None, flags: Mapping[str, str], *, dry_run: 
     """
     one = wanted(site, what, flags) if what or flags else _applied(site)
     facts = site.facts()
-    if not unmet(one.profile, facts):
-        plan(site.system, resolve(one.profile, facts).settings)
+    registry = site.registry
+    if not unmet(one.profile, facts, registry.settings):
+        values = resolve(one.profile, facts, registry.settings).settings
+        registry.transactions.plan(site.system, values)
     profile, unit = site.configuration / _PROFILE, site.root / _UNITS / UNIT
     files = {profile: _toml(one), unit: _unit(site, one.profile)}
     commands = list(_systemctl(site, "daemon-reload", "enable"))
@@ -73,7 +74,7 @@ def persist(site: Site, what: str | None, flags: Mapping[str, str], *, dry_run: 
         _check_program()
         _write(profile, files[profile])
         # What will be read at the next boot is read now: it must be what was meant, and trusted.
-        load(str(profile), site.profiles)
+        site.profiles.load(str(profile))
         _write(unit, files[unit])
         for argv in commands:
             command.run(argv, timeout=60).check()
@@ -105,7 +106,7 @@ def persisted(site: Site) -> bool:
 
 
 def _applied(site: Site) -> Wanted:
-    found = verify(site.system, site.journal)
+    found = site.registry.transactions.verify(site.system, site.journal)
     if found.interrupted:
         raise CvmtuneError("a change was interrupted, or is at work", next_step="cvmtune rollback")
     settings = {one.name: one.wanted for one in found.checks}
@@ -132,15 +133,23 @@ def _check_program() -> None:
 
 
 def _unit(site: Site, profile: Profile) -> str:
-    loads = profile.settings.get("cq-poll", "off") not in ("off", OFF)
     return _UNIT_TEXT.format(
-        modprobe="ExecStartPre=-/usr/sbin/modprobe ib_core_cq_poll\n" if loads else "",
+        modprobe="".join(f"ExecStartPre=-/usr/sbin/modprobe {name}\n" for name in _modules(site, profile)),
         apply=_quoted([*_ours(), "apply", f"/{(site.configuration / _PROFILE).relative_to(site.root)}"]),
         rollback=_quoted([*_ours(), "rollback"]),
         retry=_RETRY_S,
         failed=CvmtuneError.exit_code,
         partly=PartlyApplied.exit_code,
     )
+
+
+def _modules(site: Site, profile: Profile) -> Iterator[str]:
+    """The modules without which settings that switch something on have no control."""
+    for name, text in profile.settings.items():
+        setting = site.registry.settings[name]
+        off = () if setting.off is None else ("off", setting.knob.encode(setting.off))
+        if setting.knob.module and off and text not in off:
+            yield setting.knob.module
 
 
 def _quoted(argv: Sequence[str]) -> str:

@@ -7,20 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cvmtune.core.cpumask import CpuMask
-from cvmtune.features.cq_poll.knob import IDLE_US as CQ_IDLE_US
-from cvmtune.features.cq_poll.knob import PATH as CQ_POLL
-from cvmtune.features.soft_ipi.knob import PATH as SOFT_IPI
-from cvmtune.features.soft_ipi.knob import POLL_US as IPI_POLL_US
-from cvmtune.features.wfx.knob import GUARD as WFX_GUARD
-from cvmtune.features.wfx.knob import PATH as WFX
 from cvmtune.observe.capture import CPUS, Capture
 
 Role = Literal["guest", "host", "machine"]
 Flavour = Literal["ours", "vendor", "neither"]
 
-# Files that only our patches make, and those that the request, hence any kernel with the features, has.
-_OURS = (WFX_GUARD, IPI_POLL_US, CQ_IDLE_US)
-_REQUESTED = (SOFT_IPI, CQ_POLL, WFX)
 # What firmware says a virtual machine is (DMI's vendor or product, or the device tree's root).
 _VIRTUAL = (
     "qemu",
@@ -36,7 +27,17 @@ _VIRTUAL = (
 
 
 @dataclass(frozen=True)
-class Place:
+class Signs:
+    """Files by which a kernel is known: those that only our patches make; those that any kernel with features
+    has; and of these the ones that only a host's has."""
+
+    ours: frozenset[str]
+    features: frozenset[str]
+    host: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Platform:
     """A machine. `confidential` is None where nothing in it tells; a host's is about what it can run."""
 
     role: Role
@@ -49,16 +50,16 @@ class Place:
     isolated: CpuMask
 
 
-def place(capture: Capture) -> Place:
+def platform(capture: Capture, signs: Signs) -> Platform:
     """Tell where a capture was made."""
     words = (capture.get("/proc/cmdline") or "").split()
-    role = _role(capture, words)
+    role = _role(capture, words, signs)
     confidential, monitor = _monitor(capture, words, role)
-    return Place(
+    return Platform(
         role=role,
         confidential=confidential,
         monitor=monitor,
-        flavour=_flavour(capture),
+        flavour=_flavour(capture, signs),
         release=capture.get("/proc/sys/kernel/osrelease") or "unknown",
         online=_cpus(capture, "online"),
         possible=_cpus(capture, "possible"),
@@ -66,11 +67,11 @@ def place(capture: Capture) -> Place:
     )
 
 
-def _role(capture: Capture, words: list[str]) -> Role:
+def _role(capture: Capture, words: list[str], signs: Signs) -> Role:
     if "virtcca_cvm_guest=1" in words or "/sys/devices/platform/arm-cca-dev/uevent" in capture.files:
         return "guest"
     # A guest that runs guests of its own is a host to us: what it has that others lack is a host's.
-    if "/sys/class/misc/kvm/dev" in capture.files or WFX in capture.files:
+    if "/sys/class/misc/kvm/dev" in capture.files or not signs.host.isdisjoint(capture.files):
         return "host"
     firmware = " ".join(
         capture.get(path) or ""
@@ -103,10 +104,10 @@ def _monitor(capture: Capture, words: list[str], role: Role) -> tuple[bool | Non
     return False, "none"
 
 
-def _flavour(capture: Capture) -> Flavour:
-    if any(path in capture.files for path in _OURS):
+def _flavour(capture: Capture, signs: Signs) -> Flavour:
+    if not signs.ours.isdisjoint(capture.files):
         return "ours"
-    if any(path in capture.files or path in capture.unreadable for path in _REQUESTED):
+    if any(path in capture.files or path in capture.unreadable for path in signs.features):
         return "vendor"
     return "neither"
 

@@ -5,51 +5,62 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.system import System
 from cvmtune.tuning.contract import KnobError, Plan, State
 
+V = TypeVar("V")
 
-class FileKnob(ABC):
+
+class FileKnob(ABC, Generic[V]):
     """The contract for a control in one file; a feature's class adds what its values are and may be.
 
-    Values travel in canonical form, in which the same value is the same text. The kernel is given nothing
-    but values in that form, and each only after _permit().
+    Values are of type V. In plans, and to the kernel, each is the one text that encode() gives. The kernel is
+    given nothing else, and each value only after _permit().
     """
 
     path: str
     noun: str  # what messages call a value
     form: str  # the next step after a value that is none
     missing: str  # what it means if there is no such file
-    remedy: str = ""  # the next step then
+    module: str = ""  # the module that makes the file, if it is one that may not be loaded
     if_changed: str = "find out who else sets it, then plan again"
 
     @abstractmethod
-    def _canonical(self, text: str) -> str:
-        """Return a user's value in canonical form; ValueError if it is none."""
+    def decode(self, text: str) -> V:
+        """Return the value that a text stands for; ValueError if it is none."""
 
     @abstractmethod
-    def _permit(self, system: System, *values: str) -> None:
+    def encode(self, value: V) -> str:
+        """Return the value in canonical form: decode() reads it, and the same value is the same text."""
+
+    @abstractmethod
+    def _permit(self, system: System, *values: V) -> None:
         """Raise KnobError unless each of the values may replace the present one now."""
 
-    def _shown(self, text: str) -> str:
-        """Return the value that the file's `text` stands for, as _canonical() does."""
-        return self._canonical(text)
+    def _shown(self, text: str) -> V:
+        """Return the value that the file's `text` stands for."""
+        return self.decode(text)
+
+    def value(self, system: System) -> V:
+        """Return the present value; KnobError if the control is missing or cannot be read."""
+        return self._present(system)
 
     def read(self, system: System) -> State:
         try:
-            return State(available=True, value=self._present(system), problem=None)
+            return State(available=True, value=self.encode(self._present(system)), problem=None)
         except KnobError as error:
             return State(available=False, value=None, problem=str(error))
 
-    def plan(self, system: System, want: str) -> Plan:
-        after = self._parse(want)
+    def plan(self, system: System, want: V | str) -> Plan:
+        after = self._parse(want) if isinstance(want, str) else want
         before = self._present(system)
         if before != after:
             # A value that could not be written back must not be replaced.
             self._permit(system, before, after)
-        return Plan(self.path, before, after)
+        return Plan(self.path, self.encode(before), self.encode(after))
 
     def apply(self, system: System, plan: Plan) -> None:
         before, after = self._values(plan)
@@ -58,7 +69,8 @@ class FileKnob(ABC):
             return
         if present != before:
             raise KnobError(
-                f"the {self.noun} is {present}, not {before} as when the change was planned",
+                f"the {self.noun} is {self.encode(present)}, not {plan.before} as when the change was "
+                "planned",
                 self.path,
                 self.if_changed,
             )
@@ -70,12 +82,12 @@ class FileKnob(ABC):
                 self._restore(system, before)
             except KnobError as second:
                 raise KnobError(
-                    f"{failure.what}; and putting {before} back failed: {second.what}",
+                    f"{failure.what}; and putting {plan.before} back failed: {second.what}",
                     second.where,
                     f"{second.next_step or 'make the file work again'}, then undo this change",
                 ) from failure
             raise KnobError(
-                f"{failure.what}; the {self.noun} is {before} as before", self.path, failure.next_step
+                f"{failure.what}; the {self.noun} is {plan.before} as before", self.path, failure.next_step
             ) from failure
 
     def verify(self, system: System, plan: Plan) -> bool:
@@ -86,18 +98,18 @@ class FileKnob(ABC):
         before, _ = self._values(plan)
         self._restore(system, before)
 
-    def _values(self, plan: Plan) -> tuple[str, str]:
+    def _values(self, plan: Plan) -> tuple[V, V]:
         if plan.path != self.path:
             raise KnobError(f"the plan is for another file, {plan.path}", self.path)
         return self._parse(plan.before), self._parse(plan.after)
 
-    def _parse(self, text: str) -> str:
+    def _parse(self, text: str) -> V:
         try:
-            return self._canonical(text)
+            return self.decode(text)
         except ValueError as error:
             raise KnobError(str(error), next_step=self.form) from error
 
-    def _present(self, system: System) -> str:
+    def _present(self, system: System) -> V:
         text = self._text(system)
         try:
             return self._shown(text)
@@ -110,20 +122,22 @@ class FileKnob(ABC):
         try:
             return system.read_text(self.path)
         except FileNotFoundError as error:
-            raise KnobError(self.missing, self.path, self.remedy) from error
+            next_step = f"modprobe {self.module}" if self.module else ""
+            raise KnobError(self.missing, self.path, next_step) from error
         except OSError as error:
             raise os_failure(f"cannot read the {self.noun}", self.path, error) from error
 
-    def _store(self, system: System, value: str) -> None:
+    def _store(self, system: System, value: V) -> None:
+        text = self.encode(value)
         try:
-            system.write_text(self.path, f"{value}\n")
+            system.write_text(self.path, f"{text}\n")
         except OSError as error:
-            raise os_failure(f"cannot write {self.noun} {value}", self.path, error) from error
+            raise os_failure(f"cannot write {self.noun} {text}", self.path, error) from error
         present = self._present(system)
         if present != value:
-            raise KnobError(f"the kernel took {self.noun} {value} but shows {present}", self.path)
+            raise KnobError(f"the kernel took {self.noun} {text} but shows {self.encode(present)}", self.path)
 
-    def _restore(self, system: System, value: str) -> None:
+    def _restore(self, system: System, value: V) -> None:
         # A write that failed has usually changed nothing; then the file is better left alone.
         if self._present(system) != value:
             # What was permitted when the plan was made need not be so now, or on this boot.
@@ -131,8 +145,9 @@ class FileKnob(ABC):
             self._store(system, value)
 
 
-class MaskKnob(FileKnob):
-    """A FileKnob that takes and gives a hex mask; values are as CpuMask.to_hex() prints them, "0" is off.
+class MaskKnob(FileKnob[CpuMask]):
+    """A FileKnob that takes and gives a hex mask; in canonical form as CpuMask.to_hex() prints it, "0" is
+    off.
 
     A vendor's kernel may keep its spinlock for ever after a mask that does not parse. So what is written is
     always a mask printed by CpuMask, never a text that came from elsewhere, and every _permit() must
@@ -141,16 +156,18 @@ class MaskKnob(FileKnob):
 
     noun = "mask"
 
-    def _canonical(self, text: str) -> str:
-        return CpuMask.from_hex(text).to_hex()
+    def decode(self, text: str) -> CpuMask:
+        return CpuMask.from_hex(text)
 
-    def _confine(self, values: Sequence[str], allowed: CpuMask, others: str, where: str) -> None:
+    def encode(self, value: CpuMask) -> str:
+        return value.to_hex()
+
+    def _confine(self, masks: Sequence[CpuMask], allowed: CpuMask, others: str, where: str) -> None:
         """Raise KnobError if one of the masks has more than `allowed`; it says that those are `others`."""
-        for value in values:
-            excess = CpuMask.from_hex(value) - allowed
-            if excess:
+        for mask in masks:
+            if excess := mask - allowed:
                 raise KnobError(
-                    f"mask {value} names {others}: {excess.to_list()}",
+                    f"mask {mask.to_hex()} names {others}: {excess.to_list()}",
                     where,
                     f"name only those of {allowed.to_list()}",
                 )

@@ -8,24 +8,24 @@ import re
 from typing import ClassVar
 
 from cvmtune.core.system import System
-from cvmtune.tuning.file_knob import FileKnob
+from cvmtune.tuning.file_knob import FileKnob, V
 
 _MAX = (1 << 32) - 1
 # The kernel takes a leading zero for octal.
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
 
 # What users write, in any case, for the kernel's own Y and N.
-_SWITCH = {"y": "Y", "1": "Y", "on": "Y", "n": "N", "0": "N", "off": "N"}
+_SWITCH = {"y": True, "1": True, "on": True, "n": False, "0": False, "off": False}
 
 
-class Parameter(FileKnob):
-    """A FileKnob whose every value that has a canonical form may be set."""
+class Parameter(FileKnob[V]):
+    """A FileKnob whose every value may be set."""
 
-    def _permit(self, system: System, *values: str) -> None:
+    def _permit(self, system: System, *values: V) -> None:
         """Nothing is refused."""
 
 
-class Number(Parameter):
+class Number(Parameter[int]):
     """A whole number, which the kernel keeps as unsigned int."""
 
     unit: ClassVar[str]  # in messages, "microseconds"
@@ -33,11 +33,14 @@ class Number(Parameter):
     def __init_subclass__(cls) -> None:
         cls.form = f"give a whole number of {cls.unit}, 0 to {_MAX}, without leading zeros"
 
-    def _canonical(self, text: str) -> str:
+    def decode(self, text: str) -> int:
         value = text.strip()
         if not _NUMBER.fullmatch(value) or int(value) > _MAX:
             raise ValueError(f"{text!r} is no number of {self.unit} from 0 to {_MAX}")
-        return value
+        return int(value)
+
+    def encode(self, value: int) -> str:
+        return str(value)
 
 
 class Microseconds(Number):
@@ -52,13 +55,31 @@ class Nanoseconds(Number):
     unit = "nanoseconds"
 
 
-class Switch(Parameter):
-    """A boolean, "Y" or "N"."""
+class Switch(Parameter[bool]):
+    """A boolean, which the kernel shows as "Y" or "N"."""
 
     form = "give Y or N"
 
-    def _canonical(self, text: str) -> str:
+    def decode(self, text: str) -> bool:
         try:
             return _SWITCH[text.strip().lower()]
         except KeyError:
             raise ValueError(f"{text!r} is neither Y nor N") from None
+
+    def encode(self, value: bool) -> str:
+        return "Y" if value else "N"
+
+
+class Words(Parameter[str]):
+    """A text, of a form that `pattern` gives."""
+
+    pattern: ClassVar[re.Pattern[str]]
+
+    def decode(self, text: str) -> str:
+        value = text.strip()
+        if not self.pattern.fullmatch(value):
+            raise ValueError(f"{text!r} is no {self.noun}")
+        return value
+
+    def encode(self, value: str) -> str:
+        return value

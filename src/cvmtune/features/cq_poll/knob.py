@@ -19,52 +19,58 @@ import re
 from cvmtune.core.system import System
 from cvmtune.tuning.contract import KnobError, Plan
 from cvmtune.tuning.file_knob import FileKnob, os_failure, read_cpus
-from cvmtune.tuning.parameter import Microseconds, Parameter
+from cvmtune.tuning.parameter import Microseconds, Words
 
+MODULE = "ib_core_cq_poll"
 PATH = "/sys/kernel/ib_core_poll_cpu"
 # There only with our patches.
 IDLE_US = "/sys/module/ib_core_cq_poll/parameters/idle_us"
 OWNERS_PARAMETER = "/sys/module/ib_core_cq_poll/parameters/owners"
+VENDORS_STATISTICS = "/sys/kernel/ib_core_poll_stat"
 ONLINE = "/sys/devices/system/cpu/online"
 MOUNTS = "/proc/mounts"
 SERVED = "/proc/fs/nfsd/portlist"
 # Modules whose queues are polled by work, all of which the vendor's kernel takes: NFS, NVMe, iSER, SRP.
 OWNERS = ("rpcrdma", "nvme_rdma", "nvmet_rdma", "ib_iser", "ib_isert", "ib_srp", "ib_srpt")
-OFF = "-1"
+OFF = -1
 
 # As many digits as CPUs may need, and no leading zero, which some take for octal.
 _VALUE = re.compile(r"-1|0|[1-9][0-9]{0,3}")
-_NAMES = re.compile(r"[A-Za-z0-9_-]+(,[A-Za-z0-9_-]+)*")
 _SENTENCE = re.compile(r"Current polling (?:core is: ([0-9]+)|thread is down)")
 # The netids of RDMA over IPv4 and over IPv6, as nfs_show_mount_options() in fs/nfs/super.c prints them.
 _OVER_RDMA = frozenset({"proto=rdma", "proto=rdma6"})
 
 
-class CqPoll(FileKnob):
-    """The knob; values are the number of a CPU, or "-1" for off."""
+class CqPoll(FileKnob[int]):
+    """The knob; values are the number of a CPU, or OFF."""
 
     path = PATH
     noun = "polling CPU"
     form = "give the number of an online CPU, or -1 for off"
     missing = "ib_core_cq_poll is not loaded, or the kernel lacks it"
-    remedy = "modprobe ib_core_cq_poll"
+    module = MODULE
     if_changed = "find out who else sets it, or whether its CPU went offline; then plan again"
 
-    def _canonical(self, text: str) -> str:
+    def decode(self, text: str) -> int:
         value = text.strip()
         if not _VALUE.fullmatch(value):
             raise ValueError(f"{text!r} is neither a CPU's number nor -1")
-        return value
+        return int(value)
 
-    def _shown(self, text: str) -> str:
+    def encode(self, value: int) -> str:
+        return str(value)
+
+    def _shown(self, text: str) -> int:
         sentence = _SENTENCE.fullmatch(text.strip())
-        return self._canonical((sentence[1] or OFF) if sentence else text)
+        if not sentence:
+            return self.decode(text)
+        return self.decode(sentence[1]) if sentence[1] else OFF
 
-    def _permit(self, system: System, *values: str) -> None:
+    def _permit(self, system: System, *values: int) -> None:
         # A CPU that is online is possible too.
         online = read_cpus(system, ONLINE)
         for value in values:
-            if value != OFF and int(value) not in online:
+            if value != OFF and value not in online:
                 raise KnobError(
                     f"CPU {value} is not online, so polling cannot be put there",
                     ONLINE,
@@ -96,7 +102,7 @@ class CqPoll(FileKnob):
             )
 
     def verify(self, system: System, plan: Plan) -> bool:
-        return super().verify(system, plan) and plan.after in (OFF, *map(str, read_cpus(system, ONLINE)))
+        return super().verify(system, plan) and self.decode(plan.after) in (OFF, *read_cpus(system, ONLINE))
 
 
 def _refcount(module: str) -> str:
@@ -142,20 +148,15 @@ class CqIdleUs(Microseconds):
     path = IDLE_US
     noun = "idle window"
     missing = "ib_core_cq_poll is not loaded, or is not that of a kernel with cvmtune's patches"
-    remedy = "modprobe ib_core_cq_poll"
+    module = MODULE
 
 
-class CqOwners(Parameter):
+class CqOwners(Words):
     """Whose completion queues are polled: names of modules, separated by commas."""
 
     path = OWNERS_PARAMETER
     noun = "list of owners"
+    pattern = re.compile(r"[A-Za-z0-9_-]+(,[A-Za-z0-9_-]+)*")
     form = "give names of modules, separated by commas"
     missing = "ib_core_cq_poll is not loaded, or is not that of a kernel with cvmtune's patches"
-    remedy = "modprobe ib_core_cq_poll"
-
-    def _canonical(self, text: str) -> str:
-        value = text.strip()
-        if not _NAMES.fullmatch(value):
-            raise ValueError(f"{text!r} is no list of modules")
-        return value
+    module = MODULE

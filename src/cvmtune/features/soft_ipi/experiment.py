@@ -21,8 +21,9 @@ from cvmtune.experiments.guest import (
     loaded_module,
 )
 from cvmtune.experiments.rounds import RawRun, Round, Series, in_turns
+from cvmtune.features.soft_ipi.knob import ROW as SOFT_IPI_ROW
 from cvmtune.features.soft_ipi.knob import SoftIpi
-from cvmtune.observe.procfs import SOFT_IPI_ROW, TICKS_PER_S, parse_interrupts
+from cvmtune.observe.procfs import TICKS_PER_S, parse_interrupts
 
 _MODULE = "cvmtune_ipi"
 _DEBUGFS = f"/sys/kernel/debug/{_MODULE}"

@@ -4,11 +4,14 @@
 A mask with CPUs that the machine cannot have does not parse, so none is ever written.
 """
 
+from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.system import System
 from cvmtune.tuning.file_knob import MaskKnob, read_cpus
 from cvmtune.tuning.parameter import Microseconds
 
 PATH = "/sys/kernel/soft_ipi_passthrough"
+# Its row of /proc/interrupts: the IPIs that were taken softly.
+ROW = "SIPI"
 POSSIBLE = "/sys/devices/system/cpu/possible"
 # There only with our patches.
 POLL_US = "/sys/module/soft_ipi/parameters/poll_us"
@@ -21,7 +24,7 @@ class SoftIpi(MaskKnob):
     form = "give a hex mask such as 'c' for CPUs 2 and 3"
     missing = "the running kernel has no soft IPI passthrough"
 
-    def _permit(self, system: System, *values: str) -> None:
+    def _permit(self, system: System, *values: CpuMask) -> None:
         possible = read_cpus(system, POSSIBLE)
         self._confine(values, possible, "CPUs that this machine cannot have", POSSIBLE)
 

@@ -4,16 +4,18 @@
 Each confidential VM has a file of its own in KVM's debugfs (docs/kernel-abi.md), which goes with the VM.
 """
 
-from cvmtune.core.system import System
-from cvmtune.tuning.file_knob import FileKnob
-from cvmtune.tuning.parameter import Nanoseconds
+import re
+
+from cvmtune.tuning.parameter import Nanoseconds, Words
 
 FILE = "vtimer_mode"
 MODES = ("masked", "hw", "unmasked")
 
 
-class VtimerMode(FileKnob):
-    """The knob of the VM with this folder in debugfs; values are MODES."""
+class VtimerMode(Words):
+    """The knob of the VM with this folder in debugfs; values are MODES. Any mode may follow any other."""
+
+    pattern = re.compile("|".join(MODES))
 
     noun = "mode"
     form = f"give one of {', '.join(MODES)}"
@@ -21,15 +23,6 @@ class VtimerMode(FileKnob):
 
     def __init__(self, folder: str) -> None:
         self.path = f"{folder}/{FILE}"
-
-    def _canonical(self, text: str) -> str:
-        value = text.strip()
-        if value not in MODES:
-            raise ValueError(f"{text!r} is none of {', '.join(MODES)}")
-        return value
-
-    def _permit(self, system: System, *values: str) -> None:
-        """Any mode may follow any other; which of them a kernel has it says itself."""
 
 
 class VtimerTravel(Nanoseconds):

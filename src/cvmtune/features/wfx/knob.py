@@ -38,7 +38,7 @@ class Wfx(MaskKnob):
     form = "give a hex mask such as 'c' for vCPUs 2 and 3"
     missing = "the running kernel has no control of WFx traps, or is not the host's"
 
-    def _permit(self, system: System, *values: str) -> None:
+    def _permit(self, system: System, *values: CpuMask) -> None:
         ids = MAX_VCPUS
         if not _is_ours(system):
             ids = max(read_cpus(system, POSSIBLE), default=-1) + 1

@@ -11,7 +11,7 @@ A profile is a TOML file, NAME.toml in one of several directories, of which the 
     features = ["ipi"]        # settings that the kernel must offer
     own_cpus = true           # as Facts.own_cpus
     possible = "0-7"          # the CPUs that it can have, no more and no fewer
-    [set]                     # see settings.py
+    [set]                     # see setting.py
     ipi = "all-but-first"
     [set-if-present]          # left out where the kernel does not offer it
     ipi-poll-us = 200
@@ -28,24 +28,8 @@ from typing import Any
 
 from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.core.trusted import read_trusted
-from cvmtune.tuning.profiles.profile import Profile, Requirements, Resolved, resolve, unmet
-from cvmtune.tuning.profiles.settings import SETTINGS, TYPES, Facts, check_value, resolve_setting
-
-__all__ = [
-    "SETTINGS",
-    "SHIPPED",
-    "Facts",
-    "Profile",
-    "Requirements",
-    "Resolved",
-    "available",
-    "load",
-    "resolve",
-    "resolve_setting",
-    "unmet",
-]
-
-SHIPPED = Path(__file__).parent
+from cvmtune.tuning.profile import Profile, Requirements
+from cvmtune.tuning.setting import TYPES, Settings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _KEYS: Mapping[str, type] = {
@@ -74,44 +58,67 @@ class _File:
     optional: Mapping[str, str] = field(default_factory=dict)
 
 
-def load(name: str, directories: Sequence[Path]) -> Profile:
-    """Return the profile of a name, or of a path: with a "/" in it, or ".toml" at its end.
+@dataclass(frozen=True)
+class Profiles:
+    """The profiles in `directories`, the first of which counts. Files of `shipped` ones belong to this
+    package, and need not be checked for who may change them: who can can change this code too."""
 
-    Raises UsageError if there is none of this name or a file is wrong; CvmtuneError if one cannot be read, or
-    is not to be trusted (read_trusted).
-    """
-    first = Path(name).absolute() if "/" in name or name.endswith(".toml") else _find(name, directories)
-    files: dict[Path, _File] = {}
-    path: Path | None = first
-    while path:
-        if path in files:
-            circle = " -> ".join(str(file) for file in (*files, path))
-            raise UsageError("extends itself", circle, "take one of these `extends` away")
-        files[path] = _read(path)
-        path = _parent(path, files[path].extends, directories)
+    directories: tuple[Path, ...]
+    shipped: tuple[Path, ...]
+    settings: Settings
+
+    def load(self, name: str) -> Profile:
+        """Return the profile of a name, or of a path: with a "/" in it, or ".toml" at its end.
+
+        Raises UsageError if there is none of this name or a file is wrong; CvmtuneError if one cannot be
+        read, or is not to be trusted (read_trusted).
+        """
+        is_path = "/" in name or name.endswith(".toml")
+        first = Path(name).absolute() if is_path else _find(name, self.directories)
+        files: dict[Path, _File] = {}
+        path: Path | None = first
+        while path:
+            if path in files:
+                circle = " -> ".join(str(file) for file in (*files, path))
+                raise UsageError("extends itself", circle, "take one of these `extends` away")
+            files[path] = self._read(path)
+            path = _parent(path, files[path].extends, self.directories)
+        return _merged(first.stem, files)
+
+    def available(self) -> list[Profile | CvmtuneError]:
+        """Return all profiles, sorted by name; in place of one that cannot be loaded, why."""
+        profiles: list[Profile | CvmtuneError] = []
+        for name in _names(self.directories):
+            try:
+                profiles.append(self.load(name))
+            except CvmtuneError as error:
+                profiles.append(error)
+        return profiles
+
+    def _read(self, path: Path) -> _File:
+        is_shipped = path.parent in self.shipped and path.is_file()
+        text = path.read_text(encoding="utf-8") if is_shipped else read_trusted(path)
+        try:
+            return _check(tomllib.loads(text), self.settings)
+        # tomllib's own error is a ValueError, and so is that of a number with too many digits.
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"not TOML: {error}", str(path), "correct the file") from error
+        except UsageError as error:
+            raise UsageError(error.what, str(path), error.next_step) from error
+
+
+def _merged(name: str, files: Mapping[Path, _File]) -> Profile:
+    """Return the profile of these files, each of which extends the next."""
     description = ""
     require: dict[str, Any] = {}
     settings: dict[str, str] = {}
     optional: dict[str, str] = {}
-    for file in reversed(files.values()):
+    for file in reversed(list(files.values())):
         description = file.description or description
         require |= file.require
         settings = _without(settings, file.optional) | dict(file.settings)
         optional = _without(optional, file.settings) | dict(file.optional)
-    return Profile(
-        first.stem, description, tuple(map(str, files)), Requirements(**require), settings, optional
-    )
-
-
-def available(directories: Sequence[Path]) -> list[Profile | CvmtuneError]:
-    """Return all profiles of the directories, sorted by name; in place of one that cannot be loaded, why."""
-    profiles: list[Profile | CvmtuneError] = []
-    for name in _names(directories):
-        try:
-            profiles.append(load(name, directories))
-        except CvmtuneError as error:
-            profiles.append(error)
-    return profiles
+    return Profile(name, description, tuple(map(str, files)), Requirements(**require), settings, optional)
 
 
 def _find(name: str, directories: Sequence[Path]) -> Path:
@@ -152,20 +159,7 @@ def _without(table: Mapping[str, str], names: Mapping[str, str]) -> dict[str, st
     return {name: text for name, text in table.items() if name not in names}
 
 
-def _read(path: Path) -> _File:
-    # Who can change what is shipped can change this code too.
-    is_shipped = path.parent == SHIPPED and path.is_file()
-    text = path.read_text(encoding="utf-8") if is_shipped else read_trusted(path)
-    try:
-        return _check(tomllib.loads(text))
-    # tomllib's own error is a ValueError, and so is that of a number with too many digits.
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"not TOML: {error}", str(path), "correct the file") from error
-    except UsageError as error:
-        raise UsageError(error.what, str(path), error.next_step) from error
-
-
-def _check(content: dict[str, Any]) -> _File:
+def _check(content: dict[str, Any], known: Settings) -> _File:
     """Return the content of a file; UsageError, without the file, if there is something wrong with it."""
     _check_keys("", content, _KEYS)
     require = content.get("require", {})
@@ -177,11 +171,11 @@ def _check(content: dict[str, Any]) -> _File:
     if "features" in require:
         # A tuple, and compared with one: what is in the list may not even be hashable.
         require = require | {"features": tuple(require["features"])}
-        if not all(name in tuple(SETTINGS) for name in require["features"]):
-            choice = f"choose from {', '.join(SETTINGS)}"
+        if not all(name in tuple(known) for name in require["features"]):
+            choice = f"choose from {', '.join(known)}"
             raise UsageError(f"[require] features: {list(require['features'])!r}", next_step=choice)
-    settings = _check_settings("set", content)
-    optional = _check_settings("set-if-present", content)
+    settings = _check_settings("set", content, known)
+    optional = _check_settings("set-if-present", content, known)
     if twice := settings.keys() & optional.keys():
         raise UsageError(
             f"{min(twice)} is in [set] and in [set-if-present]", next_step="take it out of one of them"
@@ -197,13 +191,13 @@ def _check_keys(place: str, table: Mapping[str, Any], types: Mapping[str, type])
             raise UsageError(f"{place}{key}: {value!r}", next_step=f"give {TYPES[types[key]]}")
 
 
-def _check_settings(table: str, content: Mapping[str, Any]) -> dict[str, str]:
+def _check_settings(table: str, content: Mapping[str, Any], known: Settings) -> dict[str, str]:
     settings = {}
     for name, value in content.get(table, {}).items():
-        if name not in SETTINGS:
-            raise UsageError(f"[{table}] {name}: unknown", next_step=f"choose from {', '.join(SETTINGS)}")
+        if name not in known:
+            raise UsageError(f"[{table}] {name}: unknown", next_step=f"choose from {', '.join(known)}")
         try:
-            settings[name] = check_value(name, value)
+            settings[name] = known[name].check(value)
         except UsageError as error:
             raise UsageError(f"[{table}] {error.what}", next_step=error.next_step) from error
     return settings

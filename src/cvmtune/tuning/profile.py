@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from cvmtune.tuning.profiles.settings import SETTINGS, Facts, resolve_setting
+from cvmtune.tuning.setting import Facts, Settings
 
 # Where to look when it is not so, or cannot be told.
 _OWN_CPUS = {
@@ -51,13 +52,13 @@ class Profile:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A profile on one machine: what the knobs take, in the order of SETTINGS; what is left out, and why."""
+    """A profile on one machine: values by setting, in the order of settings; what is left out, and why."""
 
-    settings: Mapping[str, str]
+    settings: Mapping[str, Any]
     left_out: Mapping[str, str]
 
 
-def unmet(profile: Profile, facts: Facts) -> list[str]:
+def unmet(profile: Profile, facts: Facts, settings: Settings) -> list[str]:
     """Return each precondition of the profile that the machine does not meet, as a clause; also [set]'s."""
     require = profile.require
     clauses = []
@@ -68,10 +69,11 @@ def unmet(profile: Profile, facts: Facts) -> list[str]:
         clauses.append(f"wants {require.cpus} CPUs online, and this machine has {len(facts.online)}")
     if require.possible not in (None, facts.possible.to_list()):
         clauses.append(f"it is for CPUs {require.possible}, and this machine has {facts.possible.to_list()}")
-    for name in SETTINGS:
+    for name, setting in settings.items():
         if name in {*require.features, *profile.settings} - facts.present:
-            module = ", or ib_core_cq_poll is not loaded: modprobe it" if name.startswith("cq-") else ""
-            clauses.append(f"wants the control {name}, and this kernel has none{module}")
+            module = setting.knob.module
+            loaded = f", or {module} is not loaded: modprobe it" if module else ""
+            clauses.append(f"wants the control {name}, and this kernel has none{loaded}")
     # It means one thing in a guest and another on a host.
     if fits_role and require.own_cpus and not facts.own_cpus:
         wanted, place = _OWN_CPUS[facts.role]
@@ -80,15 +82,15 @@ def unmet(profile: Profile, facts: Facts) -> list[str]:
     return clauses
 
 
-def resolve(profile: Profile, facts: Facts) -> Resolved:
+def resolve(profile: Profile, facts: Facts, settings: Settings) -> Resolved:
     """Return what the profile means on a machine, whether or not that meets its preconditions."""
     left_out = {
         name: "this kernel has no such control" for name in profile.optional if name not in facts.present
     }
     chosen = {**profile.settings, **profile.optional}
-    settings = {
-        name: resolve_setting(name, chosen[name], facts)
-        for name in SETTINGS
+    values = {
+        name: setting.resolve(chosen[name], facts)
+        for name, setting in settings.items()
         if name in chosen and name not in left_out
     }
-    return Resolved(settings, left_out)
+    return Resolved(values, left_out)

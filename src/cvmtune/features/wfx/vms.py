@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What KVM's debugfs tells of WFx traps in a VM: its own mask, and its exits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from cvmtune.core.cpumask import CpuMask
+from cvmtune.observe.load import VmLoad
+from cvmtune.observe.procfs import parse_counts
+from cvmtune.observe.vms import Vm
+
+# In the VM's folder; those of KVM itself count for the whole VM.
+OWN_MASK = "wfx_trap_config"
+STATISTICS = "wfx_trap_stats"
+_KVMS_OWN = ("wfi_exit_stat", "wfe_exit_stat")
+
+
+def own_mask(vm: Vm) -> CpuMask | None:
+    """The VM's own choice of untrapped vCPUs, None if it goes by the system's."""
+    try:
+        return CpuMask.from_hex(vm.files.get(OWN_MASK, "system"))
+    except ValueError:
+        # "system", or nothing that we could know.
+        return None
+
+
+def rows(vm: Vm) -> Sequence[Mapping[str, int]]:
+    """What is counted by vCPU; nothing on a kernel without the feature."""
+    return parse_counts(vm.files.get(STATISTICS, ""))
+
+
+def exits(load: VmLoad) -> int:
+    """Exits for WFI and WFE of all vCPUs meanwhile."""
+    now, before = (sum(vm.number(file) for file in _KVMS_OWN) for vm in (load.now, load.before))
+    return max(0, now - before)
+
+
+def exits_of(load: VmLoad) -> dict[int, int]:
+    """The same by vCPU, of those for which it is counted."""
+    now, before = (_by_vcpu(vm) for vm in (load.now, load.before))
+    return {vcpu: max(0, count - before[vcpu]) for vcpu, count in now.items() if vcpu in before}
+
+
+def _by_vcpu(vm: Vm) -> dict[int, int]:
+    columns = {"vcpu", "wfi_exits", "wfe_exits"}
+    return {row["vcpu"]: row["wfi_exits"] + row["wfe_exits"] for row in rows(vm) if columns <= row.keys()}
