@@ -6,7 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_kernel import BootKernel, FakeKernel
+
+from tests.fakes.kernel import BootKernel, FakeKernel
 
 
 @pytest.fixture

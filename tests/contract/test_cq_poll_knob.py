@@ -8,13 +8,13 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
-from fake_kernel import FAULTS, CqPollKernel, Crash, When, os_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvmtune.core.system import LocalSystem
-from cvmtune.features.cq_poll.knob import MOUNTS, ONLINE, PATH, CqPoll
-from cvmtune.tuning.contract import Knob, KnobError, Plan
+from cvmtune.knobs.contract import Knob, KnobError, Plan
+from cvmtune.knobs.cq_poll import MOUNTS, ONLINE, PATH, CqPoll
+from tests.fakes.kernel import FAULTS, CqPollKernel, Crash, When, os_error
 
 MAINLINE, VENDOR = False, True
 BOTH = [pytest.param(MAINLINE, id="mainline"), pytest.param(VENDOR, id="vendor")]

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_kernel import os_error
-from os_calls import CALLS, traced, watched
 
 from cvmtune.core.errors import CvmtuneError
-from cvmtune.tuning.journal import Entry, Journal
+from cvmtune.core.journal import Entry, Journal
+from tests.fakes.kernel import os_error
+from tests.fakes.os_calls import CALLS, traced, watched
 
 RECORD = {"who": "profile database", "changes": [{"name": "ipi", "before": "3"}]}
 

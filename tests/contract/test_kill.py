@@ -17,11 +17,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
-from killed_apply import Answer, Request, journal_of
-from os_calls import CHANGING, in_memory
 
 from cvmtune.core.system import LocalSystem
-from cvmtune.tuning import transaction
+from cvmtune.knobs import transaction
+from tests.fakes import killed_apply
+from tests.fakes.killed_apply import Answer, Request, journal_of
+from tests.fakes.os_calls import CHANGING, in_memory
 
 # The controls' files, and what each is at first.
 CONTROLS = {
@@ -86,11 +87,14 @@ class Machine:
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Machine]:
-    script = Path(__file__).with_name("killed_apply.py")
     with (
         in_memory() as directory,
         subprocess.Popen(
-            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", killed_apply.__name__],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         ) as server,
     ):
         yield Machine(directory / "root", server)

@@ -12,16 +12,14 @@ from tempfile import mkdtemp
 from typing import Any
 
 import pytest
-from fake_controls import CQ_IDLE_US, IPI_POLL_US, WFX_GUARD, BoolKernel, UintKernel
-from fake_kernel import FAULTS, Crash, FakeSystem, When, os_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvmtune.core.system import LocalSystem
-from cvmtune.features.cq_poll.knob import CqIdleUs
-from cvmtune.features.soft_ipi.knob import IpiPollUs
-from cvmtune.features.wfx.knob import WfxGuard
-from cvmtune.tuning.contract import Knob, KnobError, Plan
+from cvmtune.knobs.contract import Knob, KnobError, Plan
+from cvmtune.knobs.parameters import CqIdleUs, IpiPollUs, WfxGuard
+from tests.fakes.controls import CQ_IDLE_US, IPI_POLL_US, WFX_GUARD, BoolKernel, UintKernel
+from tests.fakes.kernel import FAULTS, Crash, FakeSystem, When, os_error
 
 # What is none, whether a user gives it, a saved plan or the kernel.
 BAD_NUMBERS = [

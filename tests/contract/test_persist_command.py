@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_controls import CQ_POLL, IPI, IPI_POLL_US
-from fake_kernel import Crash
-from fake_tree import MACHINES, OUR_RELEASE, Machine, our_guest, our_host
 
 from cvmtune.commands import persist, site
 from cvmtune.core import command
 from cvmtune.core.command import Completed
+from tests.fakes.controls import CQ_POLL, IPI, IPI_POLL_US
+from tests.fakes.kernel import Crash
+from tests.fakes.tree import MACHINES, OUR_RELEASE, Machine, our_guest, our_host
 
 SETTINGS = "etc/cvmtune/persisted.toml"
 UNIT = "etc/systemd/system/cvmtune.service"

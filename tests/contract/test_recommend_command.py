@@ -14,8 +14,9 @@ from typing import Any
 from unittest.mock import ANY
 
 import pytest
-from fake_controls import BOOT_ID, CQ_POLL, IPI, IPI_POLL_US, WFX
-from fake_tree import CPUS, MACHINES, UPTIME, Machine, our_guest, our_host
+
+from tests.fakes.controls import BOOT_ID, CQ_POLL, IPI, IPI_POLL_US, WFX
+from tests.fakes.tree import CPUS, MACHINES, UPTIME, Machine, our_guest, our_host
 
 # What each machine's load makes worth setting; of the others' features it is told why not.
 WANTED: dict[str, dict[str, str]] = {

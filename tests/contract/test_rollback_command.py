@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_controls import CQ_IDLE_US, CQ_POLL, IPI, IPI_POLL_US, WFX, WFX_GUARD
-from fake_kernel import CqPollKernel, Crash, When
-from fake_tree import MACHINES, OUR_RELEASE, Machine, our_guest, our_host
+
+from tests.fakes.controls import CQ_IDLE_US, CQ_POLL, IPI, IPI_POLL_US, WFX, WFX_GUARD
+from tests.fakes.kernel import CqPollKernel, Crash, When
+from tests.fakes.tree import MACHINES, OUR_RELEASE, Machine, our_guest, our_host
 
 OPTIONS = ["--ipi-poll-us", "50", "--ipi", "c", "--cq-idle-us", "200", "--cq-poll", "3"]
 IN_ORDER = [IPI_POLL_US, IPI, CQ_IDLE_US, CQ_POLL]

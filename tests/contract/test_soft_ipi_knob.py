@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import pytest
-from fake_kernel import BootKernel, FakeKernel
 
-from cvmtune.features.soft_ipi.knob import PATH, POSSIBLE, SoftIpi
-from cvmtune.tuning.contract import Knob, KnobError, Plan
+from cvmtune.knobs.contract import Knob, KnobError, Plan
+from cvmtune.knobs.soft_ipi import PATH, POSSIBLE, SoftIpi
+from tests.fakes.kernel import BootKernel, FakeKernel
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_controls import CQ_IDLE_US, CQ_POLL, IPI, IPI_POLL_US, WFX, WFX_GUARD
-from fake_kernel import Crash
-from fake_tree import (
+
+from tests.fakes.controls import CQ_IDLE_US, CQ_POLL, IPI, IPI_POLL_US, WFX, WFX_GUARD
+from tests.fakes.kernel import Crash
+from tests.fakes.tree import (
     CMDLINE,
     CPUS,
     DEBUG,

@@ -14,11 +14,8 @@ from tempfile import mkdtemp
 from typing import Any
 
 import pytest
-from fake_controls import BOOT_ID, CQ_IDLE_US, CQ_POLL, IPI, IPI_POLL_US, RELEASE, WFX, WFX_GUARD, Controls
-from fake_kernel import Crash, When, os_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from os_calls import in_memory, traced, watched
 
 from cvmtune import __version__
 from cvmtune.core.errors import CvmtuneError, UsageError
@@ -36,6 +33,19 @@ from cvmtune.tuning.transaction import (
     rollback,
     verify,
 )
+from tests.fakes.controls import (
+    BOOT_ID,
+    CQ_IDLE_US,
+    CQ_POLL,
+    IPI,
+    IPI_POLL_US,
+    RELEASE,
+    WFX,
+    WFX_GUARD,
+    Controls,
+)
+from tests.fakes.kernel import Crash, When, os_error
+from tests.fakes.os_calls import in_memory, traced, watched
 
 # In the order in which they must be applied; what each control shows at first, and what it is then set to.
 PATHS = {

@@ -11,11 +11,12 @@ import errno
 from pathlib import Path
 
 import pytest
-from fake_controls import CQ_POLL, IPI, WFX
-from fake_kernel import Crash, os_error
-from fake_tree import CPUS, Machine, Mount, vendor_guest, vendor_host
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from tests.fakes.controls import CQ_POLL, IPI, WFX
+from tests.fakes.kernel import Crash, os_error
+from tests.fakes.tree import CPUS, Machine, Mount, vendor_guest, vendor_host
 
 DOWN = "Current polling thread is down"
 ON_3 = "Current polling core is: 3"

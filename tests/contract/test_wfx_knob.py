@@ -13,13 +13,13 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
-from fake_kernel import BootKernel, FakeKernel, WfxKernel, os_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvmtune.core.cpumask import CpuMask
-from cvmtune.features.wfx.knob import GUARD, PATH, POSSIBLE, Wfx
-from cvmtune.tuning.contract import Knob, KnobError, Plan
+from cvmtune.knobs.contract import Knob, KnobError, Plan
+from cvmtune.knobs.wfx import GUARD, PATH, POSSIBLE, Wfx
+from tests.fakes.kernel import BootKernel, FakeKernel, WfxKernel, os_error
 
 BOTH = [pytest.param(WfxKernel, id="mainline"), pytest.param(FakeKernel, id="vendor")]
 Kind = type[FakeKernel]

@@ -11,26 +11,6 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from fake_database import (
-    ACTIVE_MS,
-    BEGUN,
-    EXECUTE_MS,
-    EXIT_NS,
-    HYPERCALLS,
-    IDLE_US,
-    LAG_US,
-    LATENCY_US,
-    LOG_SYNC_MS,
-    LOG_WRITE_MS,
-    MODE,
-    RTT_MS,
-    TRAVEL,
-    UNDELAYED_US,
-    Cost,
-    Machine,
-)
-from fake_kernel import When
-from fake_machine import FAULTS, PID, Refused, fail_in_turn
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,6 +35,31 @@ from cvmtune.workloads.blackbox.experiment import (
     name_of,
     switched,
 )
+from cvmtune.bench.guest import Host
+from cvmtune.bench.raw import RawRun, Round
+from cvmtune.core.errors import CvmtuneError, UsageError
+from cvmtune.knobs import cq_poll, soft_ipi, wfx
+from cvmtune.knobs.contract import KnobError
+from tests.fakes.database import (
+    ACTIVE_MS,
+    BEGUN,
+    EXECUTE_MS,
+    EXIT_NS,
+    HYPERCALLS,
+    IDLE_US,
+    LAG_US,
+    LATENCY_US,
+    LOG_SYNC_MS,
+    LOG_WRITE_MS,
+    MODE,
+    RTT_MS,
+    TRAVEL,
+    UNDELAYED_US,
+    Cost,
+    Machine,
+)
+from tests.fakes.kernel import When
+from tests.fakes.machine import FAULTS, PID, Refused, fail_in_turn
 
 SCALE = Scale(
     rates=(("insert", 20), ("tpcb", 10)),

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from fake_machine import CYCLICTEST_HEADER
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +27,10 @@ from cvmtune.experiments.guest import (
     process_seconds,
     written,
 )
+from cvmtune.core.cpumask import CpuMask
+from cvmtune.core.errors import CvmtuneError
+from cvmtune.core.system import Completed, LocalSystem
+from tests.fakes.machine import CYCLICTEST_HEADER
 
 # Of a guest with two CPUs; the rows of a real one, cut short.
 INTERRUPTS = """\

@@ -8,17 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from fake_kernel import FakeKernel
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
-from cvmtune.experiments.guest import Host
-from cvmtune.experiments.rounds import RawRun
-from cvmtune.features.soft_ipi.experiment import Scale, collect, soft_statistics
-from cvmtune.features.soft_ipi.knob import PATH
-from cvmtune.tuning.contract import KnobError
+from cvmtune.knobs.contract import KnobError
+from cvmtune.knobs.soft_ipi import PATH
+from tests.fakes.kernel import FakeKernel
 
 STATS = """\
 cpu sent reschedule call_function timer irq_work polls poll_ns fallbacks limit_ns

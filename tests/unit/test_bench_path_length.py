@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from fake_kernel import FakeKernel, WfxKernel
 
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
-from cvmtune.experiments.path_length import collect, collect_exits, hypercalls
-from cvmtune.features.soft_ipi.knob import PATH
-from cvmtune.features.wfx import knob as wfx
+from cvmtune.knobs import wfx
+from cvmtune.knobs.soft_ipi import PATH
+from tests.fakes.kernel import FakeKernel, WfxKernel
 
 SAMPLES = {
     "clock_path": "16\n32\n",

@@ -9,7 +9,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import astuple
 
 import pytest
-from fake_database import (
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cvmtune.bench import postgres
+from cvmtune.bench.postgres import Database, Load, Statistics, command, damaged_blocks, parse_log, transact
+from cvmtune.core.errors import CvmtuneError
+from cvmtune.core.system import Completed
+from tests.fakes.database import (
     ACTIVE_MS,
     BALANCES,
     BINARIES,
@@ -21,21 +28,6 @@ from fake_database import (
     TRANSACTIONS,
     UNDELAYED_US,
     FakePostgres,
-)
-from hypothesis import given
-from hypothesis import strategies as st
-
-from cvmtune.core.errors import CvmtuneError
-from cvmtune.core.system import Completed
-from cvmtune.workloads import postgres
-from cvmtune.workloads.postgres import (
-    Database,
-    Load,
-    Statistics,
-    command,
-    damaged_blocks,
-    parse_log,
-    transact,
 )
 
 CLUSTER = "/mnt/database"

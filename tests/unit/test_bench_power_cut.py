@@ -9,15 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from fake_database import PORT, Machine
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.core import command
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
-from cvmtune.workloads.postgres import Database
-from cvmtune.workloads.power_cut import acknowledged, held, series, start_clients, stored
+from tests.fakes.database import PORT, Machine
 
 CONSOLE = "/dev/ttyAMA0"
 DISK = "/run/disk/store"

@@ -11,10 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import fake_machine
 import pytest
-from fake_kernel import FakeKernel, When, os_error
-from fake_machine import (
+
+from cvmtune.bench.guest import Host
+from cvmtune.bench.raw import RawRun
+from cvmtune.bench.vtimer import HALT_POLL, HW, MODES, ORDINARY, TRAVEL, Scale, collect, collect_paths
+from cvmtune.core.errors import CvmtuneError, UsageError
+from cvmtune.core.system import LocalSystem
+from cvmtune.knobs import soft_ipi
+from tests.fakes import machine as fake_machine
+from tests.fakes.kernel import FakeKernel, When, os_error
+from tests.fakes.machine import (
     CYCLICTEST_HEADER,
     FAULTS,
     PID,
@@ -23,22 +30,6 @@ from fake_machine import (
     RecordedHost,
     Refused,
     fail_in_turn,
-)
-
-from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.core.system import LocalSystem
-from cvmtune.experiments.guest import Host
-from cvmtune.experiments.rounds import RawRun
-from cvmtune.features.soft_ipi import knob as soft_ipi
-from cvmtune.features.vtimer.experiment import (
-    HALT_POLL,
-    HW,
-    MODES,
-    ORDINARY,
-    TRAVEL,
-    Scale,
-    collect,
-    collect_paths,
 )
 
 SCALE = Scale(timers=40, interval_us=500, busy_s=0.5, sections=20, gap_us=700, round_trips=8)

@@ -11,10 +11,7 @@ from os import sched_getaffinity
 from pathlib import Path
 from types import SimpleNamespace
 
-import fake_machine
 import pytest
-from fake_kernel import FakeKernel, WfxKernel, When
-from fake_machine import CYCLICTEST_HEADER, FAULTS, PID, THREADS, Recorded, RecordedHost, fail_in_turn
 
 from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.core.system import LocalSystem
@@ -32,7 +29,14 @@ from cvmtune.features.wfx.experiment import (
     collect,
     collect_paths,
 )
-from cvmtune.tuning.contract import KnobError
+from cvmtune.core.errors import CvmtuneError, UsageError
+from cvmtune.core.system import LocalSystem
+from cvmtune.knobs import soft_ipi
+from cvmtune.knobs import wfx as wfx_knob
+from cvmtune.knobs.contract import KnobError
+from tests.fakes import machine as fake_machine
+from tests.fakes.kernel import FakeKernel, WfxKernel, When
+from tests.fakes.machine import CYCLICTEST_HEADER, FAULTS, PID, THREADS, Recorded, RecordedHost, fail_in_turn
 
 SCALE = Scale(watch_s=2.0, wakeups=40, interval_us=500, round_trips=8, hackbench_loops=3, neighbour_s=0.5)
 ALL_STATES = (*SETTINGS, BOOT_POLICY)

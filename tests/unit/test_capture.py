@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from fake_capture import BOOT_ID, GUEST, HOST, MOUNTSTATS, RDMA_PORT, thread, vm
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.core.system import LocalSystem
 from cvmtune.observe.capture import CPUS, KVM, Capture, capture
+from tests.fakes.capture import BOOT_ID, GUEST, HOST, MOUNTSTATS, RDMA_PORT, thread, vm
 
 DEBUG = "/sys/kernel/debug"
 ANYTHING = {f"{DEBUG}/sched/debug": "x\n"}  # debugfs is mounted

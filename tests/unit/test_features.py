@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from fake_capture import CQ_TOTALS, CQS, GUEST, HOST, SOFT_STATS, changed, vm
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.features.status import CapturedSystem, Feature, features, present, shown
 from cvmtune.observe.capture import KVM, Capture
-from cvmtune.observe.platform import place
+from cvmtune.observe.features import CapturedSystem, Feature, features, present, shown
+from cvmtune.observe.place import place
+from tests.fakes.capture import CQ_TOTALS, CQS, GUEST, HOST, SOFT_STATS, changed, vm
 
 IPI = "/sys/kernel/soft_ipi_passthrough"
 CQ_POLL = "/sys/kernel/ib_core_poll_cpu"

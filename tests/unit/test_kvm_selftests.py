@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from kvm_selftests_host import (
+
+from cvmtune.core.system import Completed
+from cvmtune.lab import selftests
+from cvmtune.lab.cache import Cache
+from cvmtune.lab.kbuild import Toolchain
+from cvmtune.lab.kernel_source import SourceTree
+from tests.vm.kvm_selftests_host import (
     FAIL,
     LEFT_OUT,
     LIMIT,
@@ -22,12 +28,6 @@ from kvm_selftests_host import (
     run,
     table,
 )
-
-from cvmtune.core.system import Completed
-from cvmtune.lab import selftests
-from cvmtune.lab.cache import Cache
-from cvmtune.lab.kbuild import Toolchain
-from cvmtune.lab.kernel_source import SourceTree
 
 
 def test_programs_are_what_can_be_run(tmp_path: Path) -> None:

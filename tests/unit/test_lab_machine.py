@@ -23,7 +23,7 @@ from cvmtune.lab.errors import GuestDied, GuestHung, GuestPanicked, LabError, Mi
 from cvmtune.lab.machine import BootOptions, Machine, boot, guest_files
 from cvmtune.lab.machines import MACHINES, QEMU, STORE, Images, Terminal
 
-FAKE = Path(__file__).with_name("fake_qemu.py")
+FAKE = Path(__file__).parents[1] / "fakes/qemu.py"
 IN_TIME = 30.0  # seconds in which the stand-in has started, on a busy computer too
 SOON = 0.5
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from fake_capture import BOOT_ID, GUEST, HOST, MOUNTSTATS, RDMA_PORT, changed, thread, vm
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.observe.capture import CPUS, KVM, Capture
 from cvmtune.observe.load import CpuLoad, Load, NfsLoad, load
+from tests.fakes.capture import BOOT_ID, GUEST, HOST, MOUNTSTATS, RDMA_PORT, changed, thread, vm
 
 Changes = Mapping[str, str | None]
 UPTIME, STAT, INTERRUPTS, SOFTIRQS = "/proc/uptime", "/proc/stat", "/proc/interrupts", "/proc/softirqs"

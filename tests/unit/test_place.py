@@ -7,13 +7,13 @@ import errno
 from collections.abc import Mapping
 
 import pytest
-from fake_capture import GUEST, HOST, changed
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.observe.capture import CPUS, Capture
-from cvmtune.observe.platform import place
+from cvmtune.observe.place import place
+from tests.fakes.capture import GUEST, HOST, changed
 
 CMDLINE = "/proc/cmdline"
 REALM = {"/sys/devices/platform/arm-cca-dev/uevent": "DRIVER=arm-cca-guest\n"}

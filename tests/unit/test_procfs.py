@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import astuple
 
 import pytest
-from fake_capture import GUEST, MOUNTSTATS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from cvmtune.observe.procfs import (
     parse_nfs_mounts,
     parse_table,
 )
+from tests.fakes.capture import GUEST, MOUNTSTATS
 
 INTERRUPTS = GUEST["/proc/interrupts"]
 # Of a guest with both modules and an NFS mount, cut short.

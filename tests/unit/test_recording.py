@@ -10,7 +10,6 @@ import re
 from typing import Any
 
 import pytest
-from fake_capture import GUEST, HOST
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from cvmtune.core.errors import UsageError
 from cvmtune.features.status import CapturedSystem
 from cvmtune.observe.capture import Capture
 from cvmtune.observe.recording import dump, parse
+from tests.fakes.capture import GUEST, HOST
 
 PATH = "/sys/kernel/mask"
 EMPTY: dict[str, Any] = {"files": {}, "unreadable": {}}

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from fake_capture import BOOT_ID, GUEST, HOST, changed, thread, vm
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +18,9 @@ from cvmtune.features.risks import MAX_STEAL, Risk, deep_idle, own_cpus, risks
 from cvmtune.features.status import features
 from cvmtune.observe.capture import CPUS, KVM, Capture
 from cvmtune.observe.load import load
-from cvmtune.observe.platform import place
+from cvmtune.observe.place import place
+from cvmtune.observe.risks import MAX_STEAL, Risk, deep_idle, own_cpus, risks
+from tests.fakes.capture import BOOT_ID, GUEST, HOST, changed, thread, vm
 
 IPI = "/sys/kernel/soft_ipi_passthrough"
 BOUND = "/sys/module/soft_ipi/parameters/poll_us"

@@ -7,7 +7,8 @@ The model's own header says what its properties and mutants mean.
 from pathlib import Path
 
 import pytest
-from spin import (
+
+from tests.fakes.spin import (
     CYCLE,
     MODELS,
     Property,

@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from fake_capture import HOST, changed, thread, vm
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.observe.capture import KVM, Capture
 from cvmtune.observe.vms import Vcpu, Vm, unowned, vms
+from tests.fakes.capture import HOST, changed, thread, vm
 
 FOLDER = f"{KVM}/1200-13"
 TASK = "/proc/1200/task/1203"

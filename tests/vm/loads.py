@@ -4,7 +4,7 @@
 Run as a program it records the counter sets of tests/unit/recordings, which test_advisor_recordings.py goes
 by:
 
-    .venv/bin/python tests/vm/loads.py tests/unit/recordings [NAME ...]
+    .venv/bin/python -m tests.vm.loads tests/unit/recordings [NAME ...]
 """
 
 from __future__ import annotations
@@ -16,19 +16,16 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from pathlib import Path
 
-# Beside this file; as a program it has no other way to them than pytest's configuration.
-sys.path.insert(0, str(Path(__file__).parent))
-
-from cq_poll_guest import Background, load, unload
-
+from cvmtune.bench import nfs_rdma
+from cvmtune.bench.guest import Host
+from cvmtune.bench.nfs_rdma import Load
 from cvmtune.core.system import System
 from cvmtune.experiments.guest import Host
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
 from cvmtune.lab.machine import BootOptions, Machine
 from cvmtune.lab.progress import terminal_progress
-from cvmtune.workloads import nfs_rdma
-from cvmtune.workloads.nfs_rdma import Load
+from tests.vm.cq_poll_guest import Background, load, unload
 
 CPUS = 4
 _SECONDS = 5

@@ -7,7 +7,16 @@ import errno
 from collections.abc import Iterator
 
 import pytest
-from cq_poll_guest import (
+
+from cvmtune.bench import nfs_rdma
+from cvmtune.bench.guest import applied, loaded_module
+from cvmtune.bench.nfs_rdma import PROVIDERS, Load, Mount, unmount, verify, write
+from cvmtune.core.system import System
+from cvmtune.knobs.soft_ipi import SoftIpi
+from cvmtune.lab.lab import GUEST_TOOLS
+from cvmtune.lab.machine import Machine
+from cvmtune.observe.procfs import IPI_ROWS, parse_interrupts
+from tests.vm.cq_poll_guest import (
     CLIENT,
     CONTROL,
     DEFAULTS,
@@ -38,15 +47,6 @@ from cq_poll_guest import (
     wait_polled,
     wait_until,
 )
-
-from cvmtune.core.system import System
-from cvmtune.experiments.guest import applied, loaded_module
-from cvmtune.features.soft_ipi.knob import SoftIpi
-from cvmtune.lab.lab import GUEST_TOOLS
-from cvmtune.lab.machine import Machine
-from cvmtune.observe.procfs import IPI_ROWS, parse_interrupts
-from cvmtune.workloads import nfs_rdma
-from cvmtune.workloads.nfs_rdma import PROVIDERS, Load, Mount, unmount, verify, write
 
 ONLINE = "/sys/devices/system/cpu/cpu1/online"
 both = pytest.mark.parametrize("device", PROVIDERS, indirect=True)

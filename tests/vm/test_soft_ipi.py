@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from soft_ipi_guest import BOUND, CONTROL, interrupts, statistics, storm, ticks
 
 from cvmtune.core.system import System
 from cvmtune.experiments.guest import SGI_ROWS
@@ -17,6 +16,7 @@ from cvmtune.lab.errors import GuestPanicked
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
 from cvmtune.lab.machine import Machine
 from cvmtune.observe.procfs import parse_interrupts
+from tests.vm.soft_ipi_guest import BOUND, CONTROL, interrupts, statistics, storm, ticks
 
 
 @pytest.fixture

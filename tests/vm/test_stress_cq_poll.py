@@ -8,7 +8,13 @@ import shlex
 from collections.abc import Iterator
 
 import pytest
-from cq_poll_guest import (
+
+from cvmtune.bench import nfs_rdma
+from cvmtune.bench.nfs_rdma import Mount, unmount, verify_command
+from cvmtune.core.system import System
+from cvmtune.lab.lab import GUEST_TOOLS, Lab
+from cvmtune.lab.machine import BootOptions, Machine
+from tests.vm.cq_poll_guest import (
     CLIENT,
     CONTROL,
     IDLE_US,
@@ -33,15 +39,9 @@ from cq_poll_guest import (
     wait_until,
     writer,
 )
-from soft_ipi_guest import CONTROL as SOFT_IPI
-from soft_ipi_guest import storm
-from test_stress_soft_ipi import RACE, SPLAT
-
-from cvmtune.core.system import System
-from cvmtune.lab.lab import GUEST_TOOLS, Lab
-from cvmtune.lab.machine import BootOptions, Machine
-from cvmtune.workloads import nfs_rdma
-from cvmtune.workloads.nfs_rdma import Mount, unmount, verify_command
+from tests.vm.soft_ipi_guest import CONTROL as SOFT_IPI
+from tests.vm.soft_ipi_guest import storm
+from tests.vm.test_stress_soft_ipi import RACE, SPLAT
 
 pytestmark = pytest.mark.stress
 

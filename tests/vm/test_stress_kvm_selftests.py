@@ -6,11 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kvm_selftests_host import LEFT_OUT, PASS, SHORT, SKIP, Outcome, regressions, run, table
-from test_stress_soft_ipi import SPLAT
 
 from cvmtune.lab.lab import Lab
 from cvmtune.lab.selftests import KVM, programs
+from tests.vm.kvm_selftests_host import LEFT_OUT, PASS, SHORT, SKIP, Outcome, regressions, run, table
+from tests.vm.test_stress_soft_ipi import SPLAT
 
 pytestmark = pytest.mark.stress
 

@@ -8,11 +8,11 @@ import textwrap
 from collections.abc import Iterator
 
 import pytest
-from soft_ipi_guest import BOUND, CONTROL, statistics, storm
 
 from cvmtune.core.system import System
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
 from cvmtune.lab.machine import BootOptions, Machine
+from tests.vm.soft_ipi_guest import BOUND, CONTROL, statistics, storm
 
 pytestmark = pytest.mark.stress
 

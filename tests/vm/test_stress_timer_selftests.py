@@ -6,12 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kvm_selftests_host import PASS, Outcome, regressions, run, table
-from test_stress_kvm_selftests import PATCHED, UNPATCHED
-from test_stress_soft_ipi import SPLAT
 
 from cvmtune.lab.lab import TIMER_SELFTESTS, Lab
 from cvmtune.lab.selftests import TIMERS, programs
+from tests.vm.kvm_selftests_host import PASS, Outcome, regressions, run, table
+from tests.vm.test_stress_kvm_selftests import PATCHED, UNPATCHED
+from tests.vm.test_stress_soft_ipi import SPLAT
 
 pytestmark = pytest.mark.stress
 

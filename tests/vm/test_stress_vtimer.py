@@ -7,13 +7,13 @@ import shlex
 from collections.abc import Iterator
 
 import pytest
-from cq_poll_guest import Background, beside
-from kvm_selftests_host import OPTIONS
-from vtimer_host import HW, MASKED, ONLINE, UNMASKED, Site, books, fired, torture, wait_for
-from wfx_host import CONTROL, GUARD
 
 from cvmtune.core.system import System
 from cvmtune.lab.lab import KVM_SELFTESTS, Lab
+from tests.vm.cq_poll_guest import Background, beside
+from tests.vm.kvm_selftests_host import OPTIONS
+from tests.vm.vtimer_host import HW, MASKED, ONLINE, UNMASKED, Site, books, fired, torture, wait_for
+from tests.vm.wfx_host import CONTROL, GUARD
 
 pytestmark = pytest.mark.stress
 

@@ -8,12 +8,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from cq_poll_guest import Background, beside
-from test_stress_soft_ipi import RACE, SPLAT
-from wfx_host import CONTROL, GUARD, Site
 
 from cvmtune.core.system import System
 from cvmtune.lab.lab import KVM_SELFTESTS, Lab
+from tests.vm.cq_poll_guest import Background, beside
+from tests.vm.test_stress_soft_ipi import RACE, SPLAT
+from tests.vm.wfx_host import CONTROL, GUARD, Site
 
 pytestmark = pytest.mark.stress
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from cq_poll_guest import wait_until
-from loads import background, nfs_writes, wake_ups
 
 from cvmtune.core.system import System
 from cvmtune.experiments.guest import SGI_ROWS, Host
 from cvmtune.lab.lab import Lab
 from cvmtune.lab.machine import BootOptions, Machine
 from cvmtune.observe.procfs import parse_interrupts, parse_table
+from tests.vm.cq_poll_guest import wait_until
+from tests.vm.loads import background, nfs_writes, wake_ups
 
 SOFT_IPI = "/sys/kernel/soft_ipi_passthrough"
 BOUND = "/sys/module/soft_ipi/parameters/poll_us"

@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from cq_poll_guest import Background
-from vtimer_host import HW, MASKED, MODES, ONLINE, UNMASKED, Site, books, command, torture
-from wfx_host import CONTROL
 
 from cvmtune.experiments.guest import written
 from cvmtune.lab.lab import Lab
 from cvmtune.lab.machine import BootOptions
+from tests.vm.cq_poll_guest import Background
+from tests.vm.vtimer_host import HW, MASKED, MODES, ONLINE, UNMASKED, Site, books, command, torture
+from tests.vm.wfx_host import CONTROL
 
 HALT_POLL = "/sys/module/kvm/parameters/halt_poll_ns"
 # The CPU that timers are measured on; commands run on the other one too.

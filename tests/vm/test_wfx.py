@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
-from cq_poll_guest import wait_until
-from wfx_host import CONTROL, GUARD, NONE, Site
 
 from cvmtune.lab.lab import Lab
 from cvmtune.lab.machine import BootOptions
+from tests.vm.cq_poll_guest import wait_until
+from tests.vm.wfx_host import CONTROL, GUARD, NONE, Site
 
 # In that time of timers there are 600 wake-ups; slow computers have far fewer.
 MANY = 20

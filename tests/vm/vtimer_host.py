@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-import wfx_host
-from cq_poll_guest import Background
-from test_stress_soft_ipi import SPLAT
-
+from cvmtune.bench.guest import named_interrupts
 from cvmtune.core.system import System
 from cvmtune.experiments.guest import named_interrupts
 from cvmtune.lab.lab import GUEST_TOOLS
 from cvmtune.lab.machine import Machine
 from cvmtune.observe.procfs import parse_named, parse_table
+from tests.vm import wfx_host
+from tests.vm.cq_poll_guest import Background
+from tests.vm.test_stress_soft_ipi import SPLAT
 
 MASKED = "masked"
 UNMASKED = "unmasked"

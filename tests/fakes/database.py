@@ -13,15 +13,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
-import fake_machine
 import pytest
-from fake_kernel import FakeKernel, WfxKernel, When, os_error
-from fake_machine import PID, THREADS, Recorded, RecordedHost
 
 from cvmtune.core.system import Completed
-from cvmtune.features.cq_poll import knob as cq_poll
-from cvmtune.features.soft_ipi import knob as soft_ipi
-from cvmtune.features.wfx import knob as wfx
+from cvmtune.knobs import cq_poll, soft_ipi, wfx
+from tests.fakes import machine as fake_machine
+from tests.fakes.kernel import FakeKernel, WfxKernel, When, os_error
+from tests.fakes.machine import PID, THREADS, Recorded, RecordedHost
 
 Value = TypeVar("Value")
 

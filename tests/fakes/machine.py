@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from fake_kernel import FakeSystem, When
 
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
+from tests.fakes.kernel import FakeSystem, When
 
 Value = TypeVar("Value")
 Made = TypeVar("Made", bound="Machine")

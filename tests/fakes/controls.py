@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fake_kernel import CqPollKernel, FakeKernel, FakeSystem, WfxKernel, When, os_error
-
 from cvmtune.core.system import Completed, LocalSystem
+from tests.fakes.kernel import CqPollKernel, FakeKernel, FakeSystem, WfxKernel, When, os_error
 
 IPI_POLL_US = "/sys/module/soft_ipi/parameters/poll_us"
 IPI = "/sys/kernel/soft_ipi_passthrough"

@@ -17,12 +17,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from os_calls import CALLS, watched
-
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import LocalSystem
-from cvmtune.tuning import transaction
-from cvmtune.tuning.journal import Journal
+from cvmtune.knobs import transaction
+from tests.fakes.os_calls import CALLS, watched
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 """Whole machines as trees of files, for tests that run commands: guests and hosts, of several kernels.
 
 What their files look like is taken from the kernel's documentation, docs/kernel-abi.md and, where nothing
-documents it, the kernel functions named beside it. The features' controls behave (fake_kernel.py), all
+documents it, the kernel functions named beside it. The features' controls behave (kernel.py), all
 counters go on together with the uptime, and any operation can be made to fail.
 """
 
@@ -22,7 +22,12 @@ from typing import Any, Literal, NoReturn
 from unittest.mock import patch
 
 import pytest
-from fake_controls import (
+
+from cvmtune import cli
+from cvmtune.commands import site
+from cvmtune.core.journal import Journal
+from cvmtune.core.system import LocalSystem
+from tests.fakes.controls import (
     BOOT_ID,
     CQ_IDLE_US,
     CQ_POLL,
@@ -34,12 +39,7 @@ from fake_controls import (
     BoolKernel,
     UintKernel,
 )
-from fake_kernel import CqPollKernel, FakeKernel, FakeSystem, WfxKernel, When
-
-from cvmtune import cli
-from cvmtune.commands import site
-from cvmtune.core.system import LocalSystem
-from cvmtune.tuning.journal import Journal
+from tests.fakes.kernel import CqPollKernel, FakeKernel, FakeSystem, WfxKernel, When
 
 Operation = Literal["read", "list", "exists", "write"]
 

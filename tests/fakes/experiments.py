@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Experiments that measure nothing: they note what they were asked, and give rounds that were made up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cvmtune.bench import blackbox, vtimer
+from cvmtune.bench.raw import RawRun, Round, Series
+from cvmtune.lab.lab import GUEST_TOOLS
+from cvmtune.lab.machines import MACHINES
+from cvmtune.report.rules_blackbox import CLOSED, MAIN_METRICS
+
+ALL_FEATURES = ("ipi", "vtimer", "cq-poll", "wfx", "blackbox")
+DATABASE = Path("/cache/database")
+
+# What is counted of each feature with it off, and what with it on if it does its work.
+COUNTED = {
+    "ipi": {"sgi_per_ipi": (1.0, 0.0), "exits_per_ipi": (1.0, 0.0)},
+    "vtimer": {
+        **{f"redundant_per_{load}": (2.0, 0.0) for load in ("oneshot", "tick", "section")},
+        **{f"timer_exits_per_{load}": (3.0, 1.0) for load in ("oneshot", "tick", "section")},
+        **{f"timer_exits_per_interrupt_{load}": (3.0, 1.0) for load in ("oneshot", "tick", "section")},
+        **{f"interrupts_per_{load}": (1.0, 1.0) for load in ("oneshot", "tick", "section")},
+        "ticks_per_s": (250.0, 250.0),
+    },
+    "cq-poll": {
+        **{"wakeups_per_write": (4.0, 0.0), "ipis_per_write": (5.0, 5.0)},
+        **{"handled_per_posted": (1.0, 1.0), "violations": (0.0, 0.0), "verified": (1.0, 1.0)},
+    },
+    "wfx": {
+        **{"wfx_exits_named": (400.0, 0.0), "wfx_exits_other": (400.0, 400.0), "idle_wfx_exits": (50.0, 0.0)},
+        **{"wfx_exits_back": (400.0, 400.0), "wfx_per_timer": (2.0, 0.0)},
+        **{"wfx_per_futex_rtt": (2.0, 0.0), "mixed_wfx_exits": (300.0, 0.0), "wfx_per_pipe_rtt": (2.0, 0.0)},
+    },
+    "blackbox": {
+        **{load: (2.0, 1.0) for load in MAIN_METRICS},
+        **{f"{load}_lost": (0.0, 0.0) for load in MAIN_METRICS},
+        **{f"{load}_ipis": (10.0, 4.0) for load in MAIN_METRICS},
+        **{f"{load}_wakeups": (4.0, 0.0) for load in MAIN_METRICS},
+        **{f"{load}_exits": (20.0, 20.0) for load in MAIN_METRICS},
+        **{f"{load}_wfx_exits": (5.0, 0.0) for load in MAIN_METRICS},
+        **{f"{load}_timer_exits": (8.0, 9.0) for load in MAIN_METRICS},
+        **{f"{load}_redundant_exits": (2.0, 0.0) for load in MAIN_METRICS},
+        **{f"{load}_exits": (10.0, 5.0) for load in CLOSED.values()},
+    },
+}
+
+
+@dataclass
+class Measured:
+    """What was asked of the experiments, by feature; `useless` features change nothing.
+
+    `options` are what they were asked beyond that, `cut` the machines whose power was cut, which took `lost`.
+    `all_lost` and `damage` are what blackbox finds after all rounds.
+    """
+
+    useless: set[str] = field(default_factory=set)
+    asked: list[tuple[str, str, tuple[str, ...], int]] = field(default_factory=list)
+    options: list[dict[str, object]] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
+    lost: int = 0
+    all_lost: int = 0
+    damage: int = 0
+
+    def collect(
+        self, feature: str, machine: str, *, states: Sequence[str], rounds: int, **more: Any
+    ) -> RawRun:
+        def series(state: str) -> tuple[Series, ...]:
+            on = state == "on" and feature not in self.useless
+            # With the HW bit is as a masked timer should be, whatever became of that.
+            on = on or state == vtimer.HW
+            counts = [
+                Series(name, name, "per IPI", "count", "lower", (values[on],))
+                for name, values in COUNTED[feature].items()
+            ]
+            return (*counts, Series("notify", "notification", "ns", "time", "lower", (1000.0, 1100.0)))
+
+        self.asked.append((feature, machine, tuple(states), rounds))
+        common = ("host", "tools", "environment", "advance")
+        self.options.append({name: value for name, value in more.items() if name not in common})
+        assert (more["host"] is not None) == MACHINES[machine].nested
+        assert more["tools"] == GUEST_TOOLS
+        more["advance"]("a round")
+        found = [Round(state, index, series(state)) for index in range(rounds) for state in states]
+        if feature == "blackbox":
+            found.append(Round(blackbox.AFTER, 0, self.outcome()))
+        return RawRun(feature, machine, tuple(found), more["environment"])
+
+    def outcome(self) -> tuple[Series, ...]:
+        """Of a whole run, in no state of the features."""
+        return tuple(
+            Series(name, name, "each", "count", "lower", (float(value),))
+            for name, value in (("all_lost", self.all_lost), ("damage", self.damage))
+        )
+
+
+@dataclass
+class Judged:
+    """What was given to the judge: of each run the feature, machine and states of its rounds."""
+
+    raws: list[tuple[str, str, list[str]]] = field(default_factory=list)
+    baselines: list[tuple[str, str, list[str]]] = field(default_factory=list)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the unit tests: the command line without a cache, a lab or an experiment of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cvmtune.bench.power_cut import series as after_power_cut
+from cvmtune.bench.raw import RawRun, Series
+from cvmtune.commands import database, prove
+from cvmtune.commands import lab as lab_commands
+from cvmtune.lab.lab import Lab
+from cvmtune.report.judge import judge
+from cvmtune.report.schema import Results
+from tests.fakes.experiments import DATABASE, Judged, Measured
+from tests.fakes.lab import FakeLab
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache's place; nothing is there."""
+    place = tmp_path / "cache"
+    monkeypatch.setenv("CVMTUNE_CACHE", str(place))
+    monkeypatch.delenv("CVMTUNE_DEBIAN_MIRROR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return place
+
+
+@pytest.fixture
+def no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeLab:
+    one = FakeLab(tmp_path)
+    monkeypatch.setattr(lab_commands, "open_lab", lambda silent=False: one)
+    monkeypatch.setattr(prove, "Lab", lambda cache, progress: one)
+    return one
+
+
+@pytest.fixture
+def measured(lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> Measured:
+    """Experiments that measure nothing, in place of all that there are."""
+    one = Measured()
+
+    def collect(feature: str) -> Callable[..., RawRun]:
+        return lambda guest, machine, **more: one.collect(feature, machine, **more)
+
+    def cut_power(lab: Lab, machine: str) -> tuple[Series, ...]:
+        one.cut.append(machine)
+        return after_power_cut(frozenset(range(100)), frozenset(range(one.lost, 100)), 0)
+
+    for feature, experiment in prove.EXPERIMENTS.items():
+        monkeypatch.setitem(prove.EXPERIMENTS, feature, replace(experiment, collect=collect(feature)))
+    monkeypatch.setattr(database, "build", lambda lab: DATABASE)
+    monkeypatch.setattr(database, "cut_power", cut_power)
+    monkeypatch.setattr(prove, "_environment", lambda machine: {"machine": machine.spec.name})
+    return one
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> Judged:
+    one = Judged()
+
+    def seen(raws: Sequence[RawRun], baselines: Sequence[RawRun]) -> Results:
+        for runs, told in ((raws, one.raws), (baselines, one.baselines)):
+            told += [(run.feature, run.machine, [each.state for each in run.rounds]) for run in runs]
+        return judge(raws, baselines)
+
+    monkeypatch.setattr(prove, "judge", seen)
+    return one
