@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cvmtune.core.errors import CvmtuneError
-from cvmtune.core.journal import Entry, Journal
+from cvmtune.tuning.journal import Entry, Journal
 from tests.fakes.kernel import os_error
 from tests.fakes.os_calls import CALLS, traced, watched
 

@@ -14,12 +14,12 @@ from tempfile import mkdtemp
 from typing import Any
 
 import pytest
+from cvmtune.features.catalogue import KNOBS, MASKS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvmtune import __version__
 from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.features.catalogue import KNOBS, MASKS
 from cvmtune.tuning.contract import KnobError, Plan
 from cvmtune.tuning.journal import Entry, Journal
 from cvmtune.tuning.transaction import (

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cvmtune.bench import blackbox, vtimer
-from cvmtune.bench.raw import RawRun, Round, Series
+from cvmtune.experiments.rounds import RawRun, Round, Series
+from cvmtune.features.vtimer import experiment as vtimer
 from cvmtune.lab.lab import GUEST_TOOLS
 from cvmtune.lab.machines import MACHINES
-from cvmtune.report.rules_blackbox import CLOSED, MAIN_METRICS
+from cvmtune.workloads.blackbox import experiment as blackbox
+from cvmtune.workloads.blackbox.verdict import CLOSED, MAIN_METRICS
 
 ALL_FEATURES = ("ipi", "vtimer", "cq-poll", "wfx", "blackbox")
 DATABASE = Path("/cache/database")

@@ -25,8 +25,8 @@ import pytest
 
 from cvmtune import cli
 from cvmtune.commands import site
-from cvmtune.core.journal import Journal
 from cvmtune.core.system import LocalSystem
+from cvmtune.tuning.journal import Journal
 from tests.fakes.controls import (
     BOOT_ID,
     CQ_IDLE_US,

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from cvmtune.bench.power_cut import series as after_power_cut
-from cvmtune.bench.raw import RawRun, Series
-from cvmtune.commands import database, prove
 from cvmtune.commands import lab as lab_commands
+from cvmtune.commands import prove
+from cvmtune.experiments.rounds import RawRun, Series
 from cvmtune.lab.lab import Lab
 from cvmtune.report.judge import judge
 from cvmtune.report.schema import Results
+from cvmtune.workloads import database
+from cvmtune.workloads.power_cut import series as after_power_cut
 from tests.fakes.experiments import DATABASE, Judged, Measured
 from tests.fakes.lab import FakeLab
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cvmtune.features.rules import Advice, advise
 
 from cvmtune.cli import main
 from cvmtune.core.cpumask import CpuMask
-from cvmtune.features.rules import Advice, advise
 from cvmtune.observe.load import Load, load
 from cvmtune.observe.recording import parse
 

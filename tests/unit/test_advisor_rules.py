@@ -10,12 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from cvmtune.core.cpumask import CpuMask
 from cvmtune.features.catalogue import KNOBS
-from cvmtune.features.risks import MAX_STEAL
 from cvmtune.features.rules import (
     BOUND_US,
     MAX_BESIDE,
@@ -31,6 +26,11 @@ from cvmtune.features.rules import (
     advise_vtimer,
     advise_wfx,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cvmtune.core.cpumask import CpuMask
+from cvmtune.features.risks import MAX_STEAL
 from cvmtune.observe.capture import Capture
 from cvmtune.observe.load import CpuLoad, Load, NfsLoad, VcpuLoad, VmLoad
 from cvmtune.observe.platform import Flavour, Place, Role

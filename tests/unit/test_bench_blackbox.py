@@ -35,11 +35,6 @@ from cvmtune.workloads.blackbox.experiment import (
     name_of,
     switched,
 )
-from cvmtune.bench.guest import Host
-from cvmtune.bench.raw import RawRun, Round
-from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.knobs import cq_poll, soft_ipi, wfx
-from cvmtune.knobs.contract import KnobError
 from tests.fakes.database import (
     ACTIVE_MS,
     BEGUN,

@@ -13,9 +13,14 @@ import pytest
 
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
-from cvmtune.knobs import cq_poll as cq_poll_knob
-from cvmtune.knobs import soft_ipi as soft_ipi_knob
-from cvmtune.knobs.contract import KnobError
+from cvmtune.experiments.guest import Host
+from cvmtune.experiments.path_length import collect_events
+from cvmtune.experiments.rounds import RawRun
+from cvmtune.features.cq_poll import knob as cq_poll_knob
+from cvmtune.features.cq_poll.experiment import SETTINGS, Scale, collect
+from cvmtune.features.soft_ipi import knob as soft_ipi_knob
+from cvmtune.tuning.contract import KnobError
+from cvmtune.workloads.nfs_rdma import PROVIDERS
 from tests.fakes.kernel import CqPollKernel, FakeKernel
 
 # What its header names (kernel/selftests/cvmtune_cq.c).

@@ -27,9 +27,6 @@ from cvmtune.experiments.guest import (
     process_seconds,
     written,
 )
-from cvmtune.core.cpumask import CpuMask
-from cvmtune.core.errors import CvmtuneError
-from cvmtune.core.system import Completed, LocalSystem
 from tests.fakes.machine import CYCLICTEST_HEADER
 
 # Of a guest with two CPUs; the rows of a real one, cut short.

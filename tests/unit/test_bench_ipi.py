@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
-from cvmtune.knobs.contract import KnobError
-from cvmtune.knobs.soft_ipi import PATH
+from cvmtune.experiments.guest import Host
+from cvmtune.experiments.rounds import RawRun
+from cvmtune.features.soft_ipi.experiment import Scale, collect, soft_statistics
+from cvmtune.features.soft_ipi.knob import PATH
+from cvmtune.tuning.contract import KnobError
 from tests.fakes.kernel import FakeKernel
 
 STATS = """\

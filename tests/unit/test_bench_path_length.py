@@ -10,8 +10,9 @@ import pytest
 
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
-from cvmtune.knobs import wfx
-from cvmtune.knobs.soft_ipi import PATH
+from cvmtune.experiments.path_length import collect, collect_exits, hypercalls
+from cvmtune.features.soft_ipi.knob import PATH
+from cvmtune.features.wfx import knob as wfx
 from tests.fakes.kernel import FakeKernel, WfxKernel
 
 SAMPLES = {

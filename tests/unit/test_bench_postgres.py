@@ -12,10 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune.bench import postgres
-from cvmtune.bench.postgres import Database, Load, Statistics, command, damaged_blocks, parse_log, transact
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
+from cvmtune.workloads import postgres
+from cvmtune.workloads.postgres import (
+    Database,
+    Load,
+    Statistics,
+    command,
+    damaged_blocks,
+    parse_log,
+    transact,
+)
 from tests.fakes.database import (
     ACTIVE_MS,
     BALANCES,

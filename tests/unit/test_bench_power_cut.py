@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from cvmtune.core import command
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
+from cvmtune.workloads.postgres import Database
+from cvmtune.workloads.power_cut import acknowledged, held, series, start_clients, stored
 from tests.fakes.database import PORT, Machine
 
 CONSOLE = "/dev/ttyAMA0"

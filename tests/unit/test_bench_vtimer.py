@@ -13,12 +13,21 @@ from pathlib import Path
 
 import pytest
 
-from cvmtune.bench.guest import Host
-from cvmtune.bench.raw import RawRun
-from cvmtune.bench.vtimer import HALT_POLL, HW, MODES, ORDINARY, TRAVEL, Scale, collect, collect_paths
 from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.core.system import LocalSystem
-from cvmtune.knobs import soft_ipi
+from cvmtune.experiments.guest import Host
+from cvmtune.experiments.rounds import RawRun
+from cvmtune.features.soft_ipi import knob as soft_ipi
+from cvmtune.features.vtimer.experiment import (
+    HALT_POLL,
+    HW,
+    MODES,
+    ORDINARY,
+    TRAVEL,
+    Scale,
+    collect,
+    collect_paths,
+)
 from tests.fakes import machine as fake_machine
 from tests.fakes.kernel import FakeKernel, When, os_error
 from tests.fakes.machine import (

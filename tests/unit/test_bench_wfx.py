@@ -29,11 +29,7 @@ from cvmtune.features.wfx.experiment import (
     collect,
     collect_paths,
 )
-from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.core.system import LocalSystem
-from cvmtune.knobs import soft_ipi
-from cvmtune.knobs import wfx as wfx_knob
-from cvmtune.knobs.contract import KnobError
+from cvmtune.tuning.contract import KnobError
 from tests.fakes import machine as fake_machine
 from tests.fakes.kernel import FakeKernel, WfxKernel, When
 from tests.fakes.machine import CYCLICTEST_HEADER, FAULTS, PID, THREADS, Recorded, RecordedHost, fail_in_turn

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from cvmtune.bench import blackbox, nfs_rdma, wfx
 from cvmtune.commands import prove
+from cvmtune.features.wfx import experiment as wfx
 from cvmtune.lab.machine import PLAIN_BOOT, BootOptions
 from cvmtune.lab.progress import SilentProgress, Step
-from cvmtune.report.rules_blackbox import MAIN_METRICS
 from cvmtune.report.schema import Results
+from cvmtune.workloads import nfs_rdma
+from cvmtune.workloads.blackbox import experiment as blackbox
+from cvmtune.workloads.blackbox.verdict import MAIN_METRICS
 from tests.fakes.command_line import status
 from tests.fakes.experiments import ALL_FEATURES, DATABASE, Judged, Measured
 from tests.fakes.lab import FakeLab

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from cvmtune.bench import path_length, vtimer, wfx
-from cvmtune.bench.guest import Host
-from cvmtune.bench.raw import Round, Series
 from cvmtune.commands import prove
 from cvmtune.core.system import System
+from cvmtune.experiments import path_length
+from cvmtune.experiments.guest import Host
+from cvmtune.experiments.rounds import Round, Series
+from cvmtune.features.vtimer import experiment as vtimer
+from cvmtune.features.wfx import experiment as wfx
 from cvmtune.report.schema import Results
 from tests.fakes.command_line import status
 from tests.fakes.experiments import Judged, Measured

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from cvmtune.bench import blackbox, cq_poll, nfs_rdma, vtimer, wfx
 from cvmtune.commands import prove
 from cvmtune.core.errors import UsageError
+from cvmtune.features.cq_poll import experiment as cq_poll
+from cvmtune.features.vtimer import experiment as vtimer
+from cvmtune.features.wfx import experiment as wfx
 from cvmtune.lab.machines import MACHINES
 from cvmtune.report.judge import RULES
+from cvmtune.workloads import nfs_rdma
+from cvmtune.workloads.blackbox import experiment as blackbox
 from tests.fakes.command_line import status
 from tests.fakes.experiments import ALL_FEATURES
 

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from cvmtune.features.status import CapturedSystem, Feature, features, present, shown
 from cvmtune.observe.capture import KVM, Capture
-from cvmtune.observe.features import CapturedSystem, Feature, features, present, shown
-from cvmtune.observe.place import place
+from cvmtune.observe.platform import place
 from tests.fakes.capture import CQ_TOTALS, CQS, GUEST, HOST, SOFT_STATS, changed, vm
 
 IPI = "/sys/kernel/soft_ipi_passthrough"

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cvmtune.features.catalogue import KNOBS
+from cvmtune.tuning.profiles.settings import check_value
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cvmtune import profiles
 from cvmtune.core.cpumask import MAX_CPUS, CpuMask
 from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.features.catalogue import KNOBS
-from cvmtune.tuning import profiles
 from cvmtune.tuning.profiles import (
     SETTINGS,
     SHIPPED,
@@ -28,7 +29,6 @@ from cvmtune.tuning.profiles import (
     resolve_setting,
     unmet,
 )
-from cvmtune.tuning.profiles.settings import check_value
 
 GUEST_CONTROLS = frozenset({"ipi-poll-us", "ipi", "cq-idle-us", "cq-poll"})
 HOST_CONTROLS = frozenset({"wfx-guard", "wfx"})

@@ -18,8 +18,7 @@ from cvmtune.features.risks import MAX_STEAL, Risk, deep_idle, own_cpus, risks
 from cvmtune.features.status import features
 from cvmtune.observe.capture import CPUS, KVM, Capture
 from cvmtune.observe.load import load
-from cvmtune.observe.place import place
-from cvmtune.observe.risks import MAX_STEAL, Risk, deep_idle, own_cpus, risks
+from cvmtune.observe.platform import place
 from tests.fakes.capture import BOOT_ID, GUEST, HOST, changed, thread, vm
 
 IPI = "/sys/kernel/soft_ipi_passthrough"

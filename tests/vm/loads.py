@@ -16,15 +16,14 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from pathlib import Path
 
-from cvmtune.bench import nfs_rdma
-from cvmtune.bench.guest import Host
-from cvmtune.bench.nfs_rdma import Load
 from cvmtune.core.system import System
 from cvmtune.experiments.guest import Host
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
 from cvmtune.lab.machine import BootOptions, Machine
 from cvmtune.lab.progress import terminal_progress
+from cvmtune.workloads import nfs_rdma
+from cvmtune.workloads.nfs_rdma import Load
 from tests.vm.cq_poll_guest import Background, load, unload
 
 CPUS = 4

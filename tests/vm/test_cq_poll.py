@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from cvmtune.bench import nfs_rdma
-from cvmtune.bench.guest import applied, loaded_module
-from cvmtune.bench.nfs_rdma import PROVIDERS, Load, Mount, unmount, verify, write
 from cvmtune.core.system import System
-from cvmtune.knobs.soft_ipi import SoftIpi
+from cvmtune.experiments.guest import applied, loaded_module
+from cvmtune.features.soft_ipi.knob import SoftIpi
 from cvmtune.lab.lab import GUEST_TOOLS
 from cvmtune.lab.machine import Machine
 from cvmtune.observe.procfs import IPI_ROWS, parse_interrupts
+from cvmtune.workloads import nfs_rdma
+from cvmtune.workloads.nfs_rdma import PROVIDERS, Load, Mount, unmount, verify, write
 from tests.vm.cq_poll_guest import (
     CLIENT,
     CONTROL,

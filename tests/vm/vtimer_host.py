@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from cvmtune.bench.guest import named_interrupts
 from cvmtune.core.system import System
 from cvmtune.experiments.guest import named_interrupts
 from cvmtune.lab.lab import GUEST_TOOLS
