@@ -12,11 +12,13 @@ from tempfile import mkdtemp
 from typing import Any
 
 import pytest
-from cvmtune.tuning.parameters import CqIdleUs, IpiPollUs, WfxGuard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvmtune.core.system import LocalSystem
+from cvmtune.features.cq_poll.knob import CqIdleUs
+from cvmtune.features.soft_ipi.knob import IpiPollUs
+from cvmtune.features.wfx.knob import WfxGuard
 from cvmtune.tuning.contract import Knob, KnobError, Plan
 from tests.fakes.controls import CQ_IDLE_US, IPI_POLL_US, WFX_GUARD, BoolKernel, UintKernel
 from tests.fakes.kernel import FAULTS, Crash, FakeSystem, When, os_error

@@ -14,25 +14,16 @@ from tempfile import mkdtemp
 from typing import Any
 
 import pytest
-from cvmtune.features.catalogue import KNOBS, MASKS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvmtune import __version__
 from cvmtune.core.errors import CvmtuneError, UsageError
+from cvmtune.tuning.applied import Change
 from cvmtune.tuning.contract import KnobError, Plan
 from cvmtune.tuning.journal import Entry, Journal
-from cvmtune.tuning.transaction import (
-    Change,
-    Check,
-    PartlyApplied,
-    Restored,
-    Verification,
-    apply,
-    plan,
-    rollback,
-    verify,
-)
+from cvmtune.tuning.transaction import Check, PartlyApplied, Restored, Verification
+from tests.fakes.bound import KNOBS, MASKS, apply, plan, rollback, verify
 from tests.fakes.controls import (
     BOOT_ID,
     CQ_IDLE_US,

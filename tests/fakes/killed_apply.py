@@ -19,8 +19,8 @@ from typing import Any
 
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import LocalSystem
-from cvmtune.tuning import transaction
 from cvmtune.tuning.journal import Journal
+from tests.fakes.bound import transaction
 from tests.fakes.os_calls import CALLS, watched
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cvmtune.features.rules import Advice, advise
 
 from cvmtune.cli import main
 from cvmtune.core.cpumask import CpuMask
-from cvmtune.observe.load import Load, load
+from cvmtune.features.feature import Advice
+from cvmtune.observe.load import Load
 from cvmtune.observe.recording import parse
+from tests.fakes.bound import advise, load
 
 RECORDINGS = Path(__file__).parent / "recordings"
 
@@ -81,7 +82,7 @@ def test_an_overcommitted_guest_is_told_so() -> None:
 def test_vcpus_that_wait_on_cpus_of_their_own() -> None:
     found = advised("host-timers")["wfx"]
     assert found.settings == {"wfx-guard": "Y", "wfx": "f"}
-    assert "masked" in str(recorded("host-timers").vms[0].now.vtimer_mode)
+    assert "masked" in recorded("host-timers").vms[0].now.files["vtimer_mode"]
 
 
 def test_vcpus_on_one_cpu_are_refused() -> None:

@@ -7,34 +7,24 @@ Loads recorded in the lab: test_advisor_recordings.py.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
-from cvmtune.features.catalogue import KNOBS
-from cvmtune.features.rules import (
-    BOUND_US,
-    MAX_BESIDE,
-    MAX_WAITED,
-    MIN_IPIS,
-    MIN_RPCS,
-    MIN_WFX_EXITS,
-    WINDOW_US,
-    Advice,
-    advise,
-    advise_cq_poll,
-    advise_ipi,
-    advise_vtimer,
-    advise_wfx,
-)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.core.cpumask import CpuMask
-from cvmtune.features.risks import MAX_STEAL
+from cvmtune.features.cq_poll.advice import MIN_RPCS, WINDOW_US
+from cvmtune.features.feature import Advice
+from cvmtune.features.soft_ipi.advice import BOUND_US, MIN_IPIS
+from cvmtune.features.wfx.advice import MAX_BESIDE, MAX_WAITED, MIN_WFX_EXITS
 from cvmtune.observe.capture import Capture
+from cvmtune.observe.cpus import MAX_STEAL
 from cvmtune.observe.load import CpuLoad, Load, NfsLoad, VcpuLoad, VmLoad
-from cvmtune.observe.platform import Flavour, Place, Role
+from cvmtune.observe.platform import Flavour, Role
+from cvmtune.observe.platform import Platform as Place
 from cvmtune.observe.vms import Vcpu, Vm
+from tests.fakes.bound import KNOBS, advise, advise_cq_poll, advise_ipi, advise_vtimer, advise_wfx
 
 SOFT_IPI = "/sys/kernel/soft_ipi_passthrough"
 BOUND = "/sys/module/soft_ipi/parameters/poll_us"
@@ -44,6 +34,7 @@ WFX = "/sys/kernel/cvm_wfx_trap_config"
 GUARD = "/sys/module/kvm/parameters/wfx_guard"
 OURS = dict.fromkeys((SOFT_IPI, BOUND, POLLER, WINDOW, WFX, GUARD), "0\n") | {POLLER: "-1\n"}
 NOBODY = CpuMask(frozenset())
+SECONDS = 10.0
 
 
 def mask(*cpus: int) -> CpuMask:
@@ -52,7 +43,7 @@ def mask(*cpus: int) -> CpuMask:
 
 def cpu(ipis: float = 0.0, *, idle: float = 0.9, steal: float = 0.0, soft: float = 0.0) -> CpuLoad:
     kinds = {"reschedule": ipis, "call function": 0.0, "timer broadcast": 0.0, "irq work": 0.0}
-    return CpuLoad(kinds, soft, 100.0, 100.0, busy=1 - idle - steal, idle=idle, steal=steal)
+    return CpuLoad(kinds, {"SIPI": soft}, 100.0, 100.0, busy=1 - idle - steal, idle=idle, steal=steal)
 
 
 def system(
@@ -69,7 +60,7 @@ def system(
     return Load(
         place=Place(role, None, "", flavour, "6.12", every, every, NOBODY),
         now=Capture(files, unreadable or {}),
-        seconds=10.0,
+        seconds=SECONDS,
         cpus=dict(enumerate(cpus)),
         context_switches=0.0,
         mounts=mounts,
@@ -84,6 +75,13 @@ def rdma(rpcs: float, rtt_ms: float = 0.4, transport: str = "rdma") -> NfsLoad:
     return NfsLoad("/mnt", transport, rpcs, rtt_ms)
 
 
+@dataclass(frozen=True)
+class Exiting(VcpuLoad):
+    """A vCPU with its exits for WFI and WFE a second, None where they are counted for its VM only."""
+
+    exits: float | None = 1000.0
+
+
 def vcpu(
     number: int,
     allowed: Sequence[int],
@@ -92,13 +90,26 @@ def vcpu(
     beside: float = 0.0,
     waited: float = 0.0,
 ) -> VcpuLoad:
-    now = Vcpu(number, 100 + number, mask(*allowed), 0, 0, 0, False, None)
-    return VcpuLoad(now, 0.5, waited, 0.0, exits, beside if len(allowed) == 1 else None, False)
+    now = Vcpu(number, 100 + number, mask(*allowed), 0, 0, 0, False)
+    return Exiting(now, 0.5, waited, 0.0, beside if len(allowed) == 1 else None, False, exits)
 
 
 def vm(*vcpus: VcpuLoad, name: str = "one", own: CpuMask | None = None, mode: str | None = None) -> VmLoad:
-    now = Vm(f"{name}-1", name, [one.now for one in vcpus], own, mode, (), (), 0, 0)
-    return VmLoad(now, vcpus, 0.0, sum(one.wfx_exits or 1000.0 for one in vcpus))
+    exits = {one.now.vcpu: one.exits for one in vcpus if isinstance(one, Exiting)}
+    counted = {vcpu: rate for vcpu, rate in exits.items() if rate is not None}
+    header = "vcpu entries untrapped guarded wfi_exits wfe_exits\n"
+
+    def files(seconds: float) -> dict[str, str]:
+        rows = "".join(f"{vcpu} 0 0 0 {rate * seconds:.0f} 0\n" for vcpu, rate in counted.items())
+        total = sum(1000.0 if rate is None else rate for rate in exits.values()) * seconds
+        own_mask = {} if own is None else {"wfx_trap_config": f"{own.to_hex()}\n"}
+        modes = {} if mode is None else {"vtimer_mode": f"{mode}\n"}
+        return {"wfx_trap_stats": header + rows, "wfi_exit_stat": f"{total:.0f}\n", **own_mask, **modes}
+
+    before, now = (
+        Vm(f"{name}-1", name, [one.now for one in vcpus], files(seconds)) for seconds in (0.0, SECONDS)
+    )
+    return VmLoad(now, before, vcpus)
 
 
 # Feature 1

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune.features.status import CapturedSystem, Feature, features, present, shown
+from cvmtune.features.feature import FeatureStatus as Feature
 from cvmtune.observe.capture import KVM, Capture
-from cvmtune.observe.platform import place
+from cvmtune.observe.captured import CapturedSystem
+from tests.fakes.bound import features, place, present, shown
 from tests.fakes.capture import CQ_TOTALS, CQS, GUEST, HOST, SOFT_STATS, changed, vm
 
 IPI = "/sys/kernel/soft_ipi_passthrough"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.observe.capture import CPUS, Capture
-from cvmtune.observe.platform import place
+from tests.fakes.bound import place
 from tests.fakes.capture import GUEST, HOST, changed
 
 CMDLINE = "/proc/cmdline"

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.core.errors import UsageError
-from cvmtune.features.status import CapturedSystem
 from cvmtune.observe.capture import Capture
+from cvmtune.observe.captured import CapturedSystem
 from cvmtune.observe.recording import dump, parse
 from tests.fakes.capture import GUEST, HOST
 

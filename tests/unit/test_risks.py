@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.features.cq_poll.knob import rdma_mounts
-from cvmtune.features.risks import MAX_STEAL, Risk, deep_idle, own_cpus, risks
-from cvmtune.features.status import features
+from cvmtune.features.feature import Risk
 from cvmtune.observe.capture import CPUS, KVM, Capture
-from cvmtune.observe.load import load
-from cvmtune.observe.platform import place
+from cvmtune.observe.cpus import MAX_STEAL, deep_idle, own_cpus
+from tests.fakes.bound import features, load, place, risks
 from tests.fakes.capture import BOOT_ID, GUEST, HOST, changed, thread, vm
 
 IPI = "/sys/kernel/soft_ipi_passthrough"

@@ -75,10 +75,6 @@ class VmLoad:
     before: Vm
     vcpus: Sequence[VcpuLoad]
 
-    def grown(self, file: str) -> int:
-        """By how much the number in one of the VM's files has grown."""
-        return max(0, self.now.number(file) - self.before.number(file))
-
 
 @dataclass(frozen=True)
 class Load:

@@ -40,7 +40,7 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
     """Name the vCPUs that take many IPIs and idle between them."""
     if load.place.role != "guest":
         return Advice("ipi", "it is a guest's feature: this is no guest, where an IPI costs no exit")
-    rates = {cpu: _taken(one) for cpu, one in load.cpus.items()}
+    rates = {cpu: taken(one) for cpu, one in load.cpus.items()}
     most = max(rates.values(), default=0.0)
     figures = {f"IPIs a second taken by CPU {cpu}": rate for cpu, rate in rates.items()}
     busy = [cpu for cpu, rate in rates.items() if rate >= max(MIN_IPIS, most * MIN_SHARE_OF_MOST)]
@@ -93,7 +93,7 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
     )
 
 
-def _taken(cpu: CpuLoad) -> float:
+def taken(cpu: CpuLoad) -> float:
     """IPIs that a CPU took, by hardware and softly, a second."""
     return sum(cpu.ipis.values()) + cpu.rows.get(ROW, 0.0)
 

@@ -38,10 +38,11 @@ def exits(load: VmLoad) -> int:
 
 def exits_of(load: VmLoad) -> dict[int, int]:
     """The same by vCPU, of those for which it is counted."""
-    now, before = (_by_vcpu(vm) for vm in (load.now, load.before))
+    now, before = (by_vcpu(vm) for vm in (load.now, load.before))
     return {vcpu: max(0, count - before[vcpu]) for vcpu, count in now.items() if vcpu in before}
 
 
-def _by_vcpu(vm: Vm) -> dict[int, int]:
+def by_vcpu(vm: Vm) -> dict[int, int]:
+    """Exits for WFI and WFE since the VM's start, of the vCPUs for which they are counted."""
     columns = {"vcpu", "wfi_exits", "wfe_exits"}
     return {row["vcpu"]: row["wfi_exits"] + row["wfe_exits"] for row in rows(vm) if columns <= row.keys()}
