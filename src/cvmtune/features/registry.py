@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _PROFILES = Path(__file__).parent / "profiles"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Registry:
     """The features, in the order in which they are shown; `more_trials` are experiments that use several."""
 
