@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The helper kernel/selftests/auditlog.c, built for this computer: what it logs, and what its check finds."""
+"""The helper kernel/modules/auditlog.c, built for this computer: what it logs, and what its check finds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cvmtune.core.command import Completed
 from cvmtune.core.system import LocalSystem
 from cvmtune.workloads import audit_log
 
-SELFTESTS = Path(__file__).resolve().parents[2] / "kernel" / "selftests"
+MODULES = Path(__file__).resolve().parents[2] / "kernel" / "modules"
 CPUS = sorted(os.sched_getaffinity(0))
 # Of one thread, and of the other: the same where the computer has but one.
 WRITER, PRODUCERS = CPUS[0], CPUS[-1]
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.skipif(
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the helpers, as the lab builds them, but for this computer."""
     where = tmp_path_factory.mktemp("helpers")
-    argv = ["make", "-C", str(SELFTESTS), "CROSS_COMPILE=", f"OUT={where}", "helpers"]
+    argv = ["make", "-C", str(MODULES), "CROSS_COMPILE=", f"OUT={where}", "helpers"]
     command.run(argv, timeout=120).check()
     return where
 

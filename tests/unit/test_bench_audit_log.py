@@ -53,7 +53,7 @@ class Guest:
 
 
 def test_a_line_a_record() -> None:
-    """Late, hand-off, write, answer: the order in the header of kernel/selftests/auditlog.c."""
+    """Late, hand-off, write, answer: the order in the header of kernel/modules/auditlog.c."""
     (first, second) = parse("1 20 300 4000\n0 0 7 0\n")
     assert first == Record(late=1, handoff=20, write=300, answer=4000)
     assert second == Record(late=0, handoff=0, write=7, answer=0)
@@ -98,7 +98,7 @@ def test_log_is_written_anew() -> None:
     records = log(guest, "/tools", PATH, LOAD)
     assert guest.commands == [
         ["rm", "-f", PATH],
-        # As in the header of kernel/selftests/auditlog.c.
+        # As in the header of kernel/modules/auditlog.c.
         ["/tools/auditlog", "write", PATH, "3", "2", "40", "0", "1", "7"],
     ]
     assert [record.late for record in records] == list(range(6))

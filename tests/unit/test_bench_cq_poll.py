@@ -23,7 +23,7 @@ from cvmtune.tuning.contract import KnobError
 from cvmtune.workloads.nfs_rdma import PROVIDERS
 from tests.fakes.kernel import CqPollKernel, FakeKernel
 
-# What its header names (kernel/selftests/cvmtune_cq.c).
+# What its header names (kernel/modules/cvmtune_cq.c).
 VIOLATIONS = (
     *("lost", "duplicates", "out_of_order", "wrong_payload", "errors", "early_flushes", "post_errors"),
     *("concurrent", "wrong_context", "hung", "stranded"),

@@ -111,7 +111,7 @@ echo 'cvmtune lab clean'
 
 ~~~
 cvmtune: missing on this machine; it's a message
-git am /path/to/cvmtune/kernel/patches/*.patch
+git am /path/to/cvmtune/kernel/queue/6.12/*.patch
 ~~~
 """
     assert list(command_lines(document)) == [

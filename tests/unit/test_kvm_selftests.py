@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cvmtune.core.system import Completed
-from cvmtune.lab import selftests
+from cvmtune.lab import kernel_selftests
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.kbuild import Toolchain
 from cvmtune.lab.kernel_source import SourceTree
@@ -36,14 +36,16 @@ def test_programs_are_what_can_be_run(tmp_path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         path.touch(0o644 if path.suffix else 0o755)
     (tmp_path / "list").touch(0o644)
-    assert selftests.programs(tmp_path) == ["aarch64/psci_test", "steal_time"]
+    assert kernel_selftests.programs(tmp_path) == ["aarch64/psci_test", "steal_time"]
 
 
 def test_nothing_is_built_into_the_source(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     output = tmp_path / "output"
     toolchain = Toolchain("aarch64-linux-gnu-")
-    headers, tests = selftests.commands(selftests.KVM, toolchain, SourceTree(cache), output, cache)
+    headers, tests = kernel_selftests.commands(
+        kernel_selftests.KVM, toolchain, SourceTree(cache), output, cache
+    )
     assert headers[-1] == "headers"
     assert f"O={output}" in headers
     for argument in (

@@ -13,12 +13,21 @@ from pathlib import Path
 import pytest
 
 from cvmtune.core.errors import UsageError
-from cvmtune.lab import guest_tools, kbuild, kernel, kernel_checks, kernel_source, selftests
+from cvmtune.lab import (
+    guest_tools,
+    kbuild,
+    kernel,
+    kernel_checks,
+    kernel_selftests,
+    kernel_source,
+    kernel_states,
+)
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.errors import BadConfig, BuildFailed, MissingTool
 from cvmtune.lab.kernel import FLAVOURS
 from cvmtune.lab.kernel_checks import run_checks
 from cvmtune.lab.kernel_source import Source, SourceTree, find_source
+from cvmtune.lab.kernel_states import StateBuilder
 from cvmtune.lab.progress import SilentProgress
 
 # Does what kbuild does to the files that we look at. Counts its runs, and obeys a file that tells it to fail.
@@ -82,16 +91,16 @@ class Lab:
         self.cache = Cache(top / "cache")
         self.kernel = top / "kernel"
         self.compiler = "gcc 12"
-        for directory in ("configs", "patches", "selftests"):
+        for directory in ("configs", "queue/6.12", "modules"):
             (self.kernel / directory).mkdir(parents=True)
         for fragment in FLAVOURS["default"].fragments:
             symbol = fragment.removesuffix(".config").upper().replace("-", "_")
             (self.kernel / "configs" / fragment).write_text(f"CONFIG_{symbol}=y\n")
-        (self.kernel / "series.toml").write_text(
+        (self.kernel / "queue/6.12/series.toml").write_text(
             'base = ">=6.12,<6.13"\n[[patch]]\nfile = "0001-change.patch"\npurpose = "change"\n'
         )
-        (self.kernel / "patches/0001-change.patch").write_text(PATCH)
-        (self.kernel / "selftests/test.c").write_text("")
+        (self.kernel / "queue/6.12/0001-change.patch").write_text(PATCH)
+        (self.kernel / "modules/test.c").write_text("")
         (top / "linux/init").mkdir(parents=True)
         (top / "linux/init/main.c").write_text("original\n")
         with tarfile.open(top / "linux.tar", "w") as tar:
@@ -101,7 +110,7 @@ class Lab:
         monkeypatch.setenv("PATH", str(top / "bin"), prepend=":")
         for module in (kernel, guest_tools):
             monkeypatch.setattr(module, "kernel_directory", lambda: self.kernel)
-        for module in (kernel, guest_tools, kernel_checks, kernel_source, selftests):
+        for module in (kernel, guest_tools, kernel_checks, kernel_selftests, kernel_source):
             monkeypatch.setattr(module, "require_tools", lambda toolchain: None)
         monkeypatch.setattr(kernel, "find_source", lambda cache, progress: self.source)
         monkeypatch.setattr(kernel_source, "_TREE_BYTES", 0)
@@ -119,6 +128,18 @@ class Lab:
 
     def build_tools(self) -> Path:
         return guest_tools.build_guest_tools(FLAVOURS["default"], self.cache, SilentProgress())
+
+    def change(self, file: str, old: str, new: str) -> None:
+        """Replace text of a file in kernel/, once."""
+        path = self.kernel / file
+        path.write_text(path.read_text().replace(old, new, 1))
+
+    def examined(self) -> list[str]:
+        """Return what the programs of the checks have done since the last call."""
+        path = self.top / "examined"
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return lines
 
     def runs(self) -> list[str]:
         """Return make's goals since the last call."""
@@ -147,7 +168,7 @@ def test_a_kernel_is_built_once(lab: Lab) -> None:
 
 
 def change_patch(lab: Lab) -> None:
-    (lab.kernel / "patches/0001-change.patch").write_text(PATCH.replace("+patched", "+patched again"))
+    (lab.kernel / "queue/6.12/0001-change.patch").write_text(PATCH.replace("+patched", "+patched again"))
 
 
 def change_config(lab: Lab) -> None:
@@ -226,7 +247,7 @@ def test_a_failed_build_is_not_taken_for_the_one_before(lab: Lab) -> None:
     (lab.top / "fail").touch()
     with pytest.raises(BuildFailed):
         lab.build()
-    (lab.kernel / "patches/0001-change.patch").write_text(PATCH)
+    (lab.kernel / "queue/6.12/0001-change.patch").write_text(PATCH)
     (lab.top / "fail").unlink()
     lab.cache.clean("kernel")
     lab.runs()
@@ -236,7 +257,7 @@ def test_a_failed_build_is_not_taken_for_the_one_before(lab: Lab) -> None:
 
 def test_the_queue_must_fit_the_source(lab: Lab) -> None:
     lab.source = replace(lab.source, version="6.13.1-1")
-    with pytest.raises(UsageError, match=r">=6\.12,<6\.13, not for 6\.13\.1-1"):
+    with pytest.raises(UsageError, match=r">=6\.12,<6\.13, not for 6\.13\.1"):
         lab.build()
 
 
@@ -246,7 +267,7 @@ def test_guest_tools_are_rebuilt_without_the_kernel(lab: Lab) -> None:
     assert sorted(path.name for path in tools.iterdir()) == ["cvmtune_ipi.ko", "pingpong"]
     assert lab.build_tools() == tools
     assert lab.runs() == ["allnoconfig", "modules", "helpers"]
-    (lab.kernel / "selftests/test.c").write_text("changed")
+    (lab.kernel / "modules/test.c").write_text("changed")
     assert lab.build_tools() != tools
     assert lab.runs() == ["helpers"]
 
@@ -254,15 +275,19 @@ def test_guest_tools_are_rebuilt_without_the_kernel(lab: Lab) -> None:
 def test_kvm_selftests_are_those_of_the_patched_source_and_need_no_kernel(lab: Lab) -> None:
     lab.build("unpatched")
     lab.runs()
-    tests = selftests.build(selftests.KVM, lab.cache, SilentProgress()) / selftests.KVM.name
-    assert selftests.programs(tests) == ["aarch64/psci_test"]
+    tests = (
+        kernel_selftests.build(kernel_selftests.KVM, lab.cache, SilentProgress()) / kernel_selftests.KVM.name
+    )
+    assert kernel_selftests.programs(tests) == ["aarch64/psci_test"]
     assert [path.name for path in tests.rglob("*") if path.is_file()] == ["psci_test"]
     assert (tests / "aarch64/psci_test").read_text() == "patched\n"
     assert "modules" not in lab.runs()
-    selftests.build(selftests.KVM, lab.cache, SilentProgress())
+    kernel_selftests.build(kernel_selftests.KVM, lab.cache, SilentProgress())
     assert lab.runs() == []
     change_patch(lab)
-    changed = selftests.build(selftests.KVM, lab.cache, SilentProgress()) / selftests.KVM.name
+    changed = (
+        kernel_selftests.build(kernel_selftests.KVM, lab.cache, SilentProgress()) / kernel_selftests.KVM.name
+    )
     assert (changed / "aarch64/psci_test").read_text() == "patched again\n"
 
 
@@ -270,7 +295,7 @@ def test_guest_tools_get_the_tree_of_their_kernel_back(lab: Lab) -> None:
     lab.build()
     change_patch(lab)
     lab.build()
-    (lab.kernel / "patches/0001-change.patch").write_text(PATCH)
+    (lab.kernel / "queue/6.12/0001-change.patch").write_text(PATCH)
     lab.runs()
     lab.build_tools()
     assert lab.runs() == ["allnoconfig", "modules", "helpers"]
@@ -386,29 +411,60 @@ new file mode 100644
 +test
 """,
 }
-# Says which objects it is to make and which patches are in, then what the test wants said.
+# Notes which state it builds, then says what the test wants said.
 CHECKING_MAKE = """\
 #!/bin/sh
-for last; do case $last in O=*) mkdir -p "${last#O=}";; esac; done
+for last; do :; done
 case $last in
 allnoconfig) ;;
-*) echo "$last $(cat init/main.c init/new.c 2>&1 | tr '\\n' ' ')" >> {top}/built
+*) echo "build" $(cat init/main.c init/new.c 2>/dev/null) >> {top}/examined
+   echo "$@" > {top}/arguments
    cat {top}/says; exit $(cat {top}/status);;
 esac
+"""
+# Notes what it is to check.
+PERL = """\
+#!/bin/sh
+for last; do :; done
+case $1 in
+*checkpatch*) echo "checkpatch ${last##*/}" >> {top}/examined;;
+*) echo "kernel-doc $last" >> {top}/examined;;
+esac
+"""
+# As kbuild with C=1: makes what is not newer than its source, and finds a problem where the source has one.
+INCREMENTAL_MAKE = """\
+#!{python}
+import pathlib, sys
+top = pathlib.Path({top!r})
+out = pathlib.Path(dict(argument.split("=", 1) for argument in sys.argv[1:] if "=" in argument)["O"])
+for goal in sys.argv[1:]:
+    source = pathlib.Path(goal).with_suffix(".c")
+    product = out / goal
+    if not goal.endswith(".o") or (product.exists() and product.stat().st_mtime > source.stat().st_mtime):
+        continue
+    product.parent.mkdir(parents=True, exist_ok=True)
+    product.touch()
+    with open(top / "examined", "a") as examined:
+        print("made", goal, file=examined)
+    for number, line in enumerate(source.read_text().splitlines(), 1):
+        if "BUG" in line:
+            print(f"../{{source}}:{{number}}:1: warning: {{line}}")
+    if (top / "killed").exists():
+        sys.exit(1)
 """
 
 
 @pytest.fixture
 def checked(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    for path in (lab.kernel / "patches").iterdir():
+    for path in (lab.kernel / "queue/6.12").iterdir():
         path.unlink()
     series = 'base = ">=6.12,<6.13"\n'
     for name, text in CHECKED_PATCHES.items():
-        (lab.kernel / "patches" / name).write_text(text)
+        (lab.kernel / "queue/6.12" / name).write_text(text)
         series += f'[[patch]]\nfile = "{name}"\npurpose = "test"\n'
-    (lab.kernel / "series.toml").write_text(series)
+    (lab.kernel / "queue/6.12/series.toml").write_text(series)
     lab.put_program("make", CHECKING_MAKE.replace("{top}", str(lab.top)))
-    lab.put_program("perl", "#!/bin/sh\n")
+    lab.put_program("perl", PERL.replace("{top}", str(lab.top)))
     lab.put_program("sparse", "#!/bin/sh\n")
     (lab.top / "says").touch()
     (lab.top / "status").write_text("0")
@@ -433,15 +489,68 @@ def test_what_is_checked(checked: Lab) -> None:
     ]
 
 
-def test_what_has_passed_is_checked_again_only_after_a_change(checked: Lab) -> None:
+OF_THE_SECOND = ["checkpatch 0002-add.patch", "kernel-doc init/new.c", "kernel-doc tools/test.c"]
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        (
+            lambda lab: lab.change("queue/6.12/0001-change.patch", "diff", "Message\n\ndiff"),
+            ["checkpatch 0001-change.patch"],
+        ),
+        (
+            lambda lab: lab.change("queue/6.12/0002-add.patch", "+new", "+other"),
+            [*OF_THE_SECOND, "build original added other"],
+        ),
+        (
+            lambda lab: lab.change("queue/6.12/0002-add.patch", "+test", "+other"),
+            [*OF_THE_SECOND, "build original added new"],
+        ),
+        (
+            lambda lab: lab.change("queue/6.12/0001-change.patch", "+added", "+other"),
+            ["checkpatch 0001-change.patch", "build original other", "build original other new"],
+        ),
+        (lambda lab: lab.change("modules/test.c", "", "int x;"), ["checkpatch test.c"]),
+        (change_config, ["build original added", "build original added new"]),
+        (change_compiler, ["build original added", "build original added new"]),
+        (
+            lambda lab: lab.put_program("sparse", "#!/bin/sh\necho newer\n"),
+            ["build original added", "build original added new"],
+        ),
+    ],
+)
+def test_what_has_passed_is_checked_again_only_after_a_change(
+    checked: Lab, change: Callable[[Lab], None], again: list[str]
+) -> None:
     first = run_checks(checked.cache, SilentProgress(), quick=False)
-    built = (checked.top / "built").read_text()
+    everything = checked.examined()
+    assert len(everything) == len(first)
     assert run_checks(checked.cache, SilentProgress(), quick=False) == first
-    assert (checked.top / "built").read_text() == built
-    patch = checked.kernel / "patches" / "0002-add.patch"
-    patch.write_text(f"Another message\n\n{patch.read_text()}")
+    assert checked.examined() == []
+    change(checked)
     assert run_checks(checked.cache, SilentProgress(), quick=False) == first
-    assert (checked.top / "built").read_text() != built
+    assert sorted(checked.examined()) == sorted(again)
+
+
+def test_quick_leaves_little_to_a_full_run(checked: Lab) -> None:
+    assert problems(checked) == {}
+    checked.examined()
+    assert problems(checked, quick=False) == {}
+    assert checked.examined() == ["build original added"]
+
+
+def test_what_others_have_interrupted_is_not_lost(checked: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(builder: StateBuilder, applied: int) -> list[str]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StateBuilder, "build", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            problems(checked)
+    passed = checked.examined()
+    assert problems(checked) == {}
+    assert not set(passed) & set(checked.examined())
 
 
 def test_what_has_not_passed_is_checked_again(checked: Lab) -> None:
@@ -455,9 +564,91 @@ def test_what_has_not_passed_is_checked_again(checked: Lab) -> None:
 
 def test_each_state_of_the_queue_is_built(checked: Lab) -> None:
     assert problems(checked, quick=False) == {}
-    first, second = (checked.top / "built").read_text().splitlines()
-    assert first.startswith("init/main.o original added cat:"), "there is no new.c in the first state"
-    assert second == "init/new.o original added new "
+    builds = [line for line in checked.examined() if line.startswith("build")]
+    assert builds == ["build original added", "build original added new"]
+    assert (checked.top / "arguments").read_text().endswith(" W=1 C=1 init/main.o init/new.o\n")
+
+
+def test_a_patch_that_cannot_change_the_kernel_is_not_built(checked: Lab) -> None:
+    for _ in range(3):
+        checked.change("queue/6.12/0002-add.patch", "/init/new.c", "/tools/new.c")
+    results = run_checks(checked.cache, SilentProgress(), quick=False)
+    assert [result.subject for result in results if result.check == "build"] == ["0001-change.patch"]
+
+
+@pytest.fixture
+def incremental(checked: Lab) -> Lab:
+    """A queue whose second patch leaves alone what the first one changes, and a make that makes little."""
+    checked.put_program("make", INCREMENTAL_MAKE.format(python=sys.executable, top=str(checked.top)))
+    return checked
+
+
+WARNING = "../init/main.c:2:1: warning: BUG"
+
+
+def made(lab: Lab) -> list[str]:
+    return [line for line in lab.examined() if line.startswith("made")]
+
+
+def test_only_what_changes_is_made(incremental: Lab) -> None:
+    assert problems(incremental, quick=False) == {}
+    assert made(incremental) == ["made init/main.o", "made init/new.o"]
+    incremental.change("queue/6.12/0002-add.patch", "+new", "+other")
+    assert problems(incremental, quick=False) == {}
+    assert made(incremental) == ["made init/new.o"]
+
+
+def test_a_problem_of_a_patch_shows_until_it_is_mended(incremental: Lab) -> None:
+    incremental.change("queue/6.12/0001-change.patch", "+added", "+BUG")
+    expected = {"build 0001-change.patch": (WARNING,), "build 0002-add.patch": (WARNING,)}
+    for _ in range(3):
+        assert problems(incremental, quick=False) == expected
+    assert problems(incremental, quick=True) == {"build 0002-add.patch": (WARNING,)}
+    incremental.change("queue/6.12/0001-change.patch", "+BUG", "+added")
+    assert problems(incremental, quick=False) == {}
+
+
+def test_a_new_problem_shows_in_a_tree_that_was_clean(incremental: Lab) -> None:
+    assert problems(incremental, quick=False) == {}
+    incremental.change("queue/6.12/0001-change.patch", "+added", "+BUG")
+    assert list(problems(incremental, quick=False)) == ["build 0001-change.patch", "build 0002-add.patch"]
+    incremental.change("queue/6.12/0001-change.patch", "+BUG", "+added")
+    incremental.change("queue/6.12/0002-add.patch", "+new", "+BUG")
+    assert problems(incremental, quick=False) == {
+        "build 0002-add.patch": ("../init/new.c:1:1: warning: BUG",)
+    }
+
+
+def test_a_problem_that_a_later_patch_mends_is_that_of_its_patch(incremental: Lab) -> None:
+    incremental.change("queue/6.12/0001-change.patch", "+added", "+BUG")
+    incremental.change(
+        "queue/6.12/0002-add.patch",
+        "diff",
+        "diff --git a/init/main.c b/init/main.c\n--- a/init/main.c\n+++ b/init/main.c\n"
+        "@@ -1,2 +1,2 @@\n original\n-BUG\n+mended\ndiff",
+    )
+    for _ in range(2):
+        assert problems(incremental, quick=False) == {"build 0001-change.patch": (WARNING,)}
+
+
+def test_a_problem_of_a_build_that_was_cut_short_shows(incremental: Lab) -> None:
+    incremental.change("queue/6.12/0001-change.patch", "+added", "+BUG")
+    (incremental.top / "killed").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel_states, "silent_failure", Interruption.happens)
+        patch.setattr(StateBuilder, "_is_ours", lambda builder, line: False)
+        with pytest.raises(Interruption):
+            problems(incremental, quick=False)
+    (incremental.top / "killed").unlink()
+    assert problems(incremental, quick=False)["build 0001-change.patch"] == (WARNING,)
+
+
+class Interruption(BaseException):
+    """As a Ctrl-C between a build and a look at what it said."""
+
+    @classmethod
+    def happens(cls, completed: object) -> list[str]:
+        raise cls
 
 
 def test_warnings_of_what_the_queue_adds_count(checked: Lab) -> None:
@@ -500,13 +691,29 @@ def test_any_word_of_checkpatch_or_kernel_doc_is_a_problem(checked: Lab) -> None
     assert "checkpatch 0002-add.patch" not in found
 
 
-def test_other_output_directories_need_no_rebuild(checked: Lab) -> None:
-    problems(checked)
-    new = SourceTree(checked.cache).path / "init/new.c"
-    before = new.stat().st_mtime_ns
-    problems(checked, quick=False)
-    assert new.read_text() == "new\n"
-    assert new.stat().st_mtime_ns == before
+def test_the_kernels_tree_is_left_alone(checked: Lab) -> None:
+    make = (checked.top / "bin/make").read_text()
+    checked.put_program("make", MAKE.format(python=sys.executable, top=str(checked.top)))
+    checked.build()
+    checked.put_program("make", make)
+    tree = SourceTree(checked.cache).path
+    before = {path: path.stat().st_mtime_ns for path in tree.rglob("*")}
+    assert problems(checked, quick=False) == {}
+    assert {path: path.stat().st_mtime_ns for path in tree.rglob("*")} == before
+    copy = SourceTree(checked.cache, SourceTree.CHECKS).path
+    assert {path.name for path in copy.iterdir()} == {"init", "tools", "out-checked"}
+    checked.change("queue/6.12/0001-change.patch", "+added", "+other")
+    assert problems(checked, quick=False) == {}
+    assert (tree / "init/main.c").read_text() == "original\nadded\n"
+    assert (copy / "init/main.c").read_text() == "original\nother\n"
+
+
+def test_another_source_is_copied_anew(checked: Lab) -> None:
+    assert problems(checked) == {}
+    checked.examined()
+    change_source(checked)
+    assert problems(checked) == {}
+    assert len(checked.examined()) == 6
 
 
 def test_sparse_is_asked_for(checked: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

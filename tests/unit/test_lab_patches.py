@@ -16,6 +16,9 @@ from cvmtune.lab.kernel_source import Source
 from cvmtune.lab.patches import Patch, apply_patches, pristine_copy, read_series
 from cvmtune.lab.progress import SilentProgress
 
+VERSION = (6, 12, 117)
+QUEUE = "queue/6.12"
+SERIES = f"{QUEUE}/series.toml"
 HEAD = """\
 # SPDX-License-Identifier: Apache-2.0
 #
@@ -74,8 +77,8 @@ def source(tmp_path: Path) -> Source:
 def kernel(tmp_path: Path, source: Source) -> Path:
     """Return a kernel/ directory with a queue of three patches, made as a developer would."""
     kernel = tmp_path / "kernel"
-    (kernel / "patches").mkdir(parents=True)
-    (kernel / "series.toml").write_text(HEAD)
+    (kernel / QUEUE).mkdir(parents=True)
+    (kernel / SERIES).write_text(HEAD)
     tree = tmp_path / "first-edit"
     edit(kernel, source, tree, SilentProgress())
     write(tree, "arch/smp.c", SMP.replace("line 10\n", "line ten\n"))
@@ -98,17 +101,17 @@ def build(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def patches_of(kernel: Path) -> tuple[Patch, ...]:
-    return read_series(kernel).patches
+    return read_series(kernel, VERSION).patches
 
 
 def test_save_writes_patches_and_series(kernel: Path) -> None:
-    series = read_series(kernel)
+    series = read_series(kernel, VERSION)
     assert [(patch.name, patch.purpose) for patch in series.patches] == [
         ("0001-arch-change-a-line.patch", "arch: change a line"),
         ("0002-arch-add-and-remove-files.patch", "arch: add and remove files"),
         ("0003-arch-an-option.patch", 'arch: an "option"'),
     ]
-    assert (kernel / "series.toml").read_text().startswith(HEAD)
+    assert (kernel / SERIES).read_text().startswith(HEAD)
     first = series.patches[0].path.read_text()
     assert first.startswith("From 0000000000000000000000000000000000000000 ")
     assert "Subject: [PATCH] arch: change a line" in first
@@ -146,15 +149,15 @@ def test_the_users_git_settings_do_not_matter(
 
 
 def test_purposes_stay_with_names(kernel: Path, source: Source, tmp_path: Path) -> None:
-    path = kernel / "series.toml"
+    path = kernel / SERIES
     path.write_text(path.read_text().replace('purpose = "arch: add', 'purpose = "why: add'))
     tree = tmp_path / "edit"
     edit(kernel, source, tree, SilentProgress())
     git(tree, "reset", "--quiet", "--hard", "cvmtune-base")
     write(tree, "arch/zero.c", "zero\n")
     commit(tree, "arch: zero")
-    git(tree, "am", "--quiet", str(kernel / "patches/0001-arch-change-a-line.patch"))
-    git(tree, "am", "--quiet", str(kernel / "patches/0002-arch-add-and-remove-files.patch"))
+    git(tree, "am", "--quiet", str(kernel / QUEUE / "0001-arch-change-a-line.patch"))
+    git(tree, "am", "--quiet", str(kernel / QUEUE / "0002-arch-add-and-remove-files.patch"))
     assert save(kernel, tree) == [
         "0001-arch-zero.patch",
         "0002-arch-change-a-line.patch",
@@ -216,7 +219,7 @@ def test_applying_gives_what_git_has(
     edit(kernel, source, edited, SilentProgress())
     tree, pristine = build
     changed = apply_patches(patches_of(kernel), tree, pristine)
-    assert changed == sorted(read_series(kernel).files)
+    assert changed == sorted(read_series(kernel, VERSION).files)
     assert {**content(edited), ".gitignore": ("", False)} == {**content(tree), ".gitignore": ("", False)}
 
 
@@ -298,14 +301,34 @@ def test_a_git_repository_around_the_cache_does_not_matter(
 ) -> None:
     git(tmp_path, "init", "--quiet")
     tree, pristine = build
-    assert apply_patches(patches_of(kernel), tree, pristine) == sorted(read_series(kernel).files)
+    assert apply_patches(patches_of(kernel), tree, pristine) == sorted(read_series(kernel, VERSION).files)
 
 
 @pytest.mark.parametrize(
     ("version", "fits"), [((6, 11, 9), False), ((6, 12), True), ((6, 12, 117), True), ((6, 13), False)]
 )
 def test_the_base_range(kernel: Path, version: tuple[int, ...], fits: bool) -> None:
-    assert read_series(kernel).fits(version) is fits
+    assert read_series(kernel, VERSION).fits(version) is fits
+
+
+def test_the_queue_is_chosen_by_the_kernels_version(kernel: Path) -> None:
+    newer = kernel / "queue/7.1"
+    newer.mkdir()
+    (newer / "series.toml").write_text('base = ">=7.1,<7.2"\n')
+    assert len(read_series(kernel, (6, 12, 5)).patches) == 3
+    assert (read_series(kernel, (7, 1, 2)).directory, read_series(kernel, (7, 1)).patches) == (newer, ())
+    with pytest.raises(UsageError, match=r">=6\.12,<6\.13 or >=7\.1,<7\.2, not for 7\.2"):
+        read_series(kernel, (7, 2))
+
+
+def test_another_queue_is_left_alone_by_save(kernel: Path, source: Source, tmp_path: Path) -> None:
+    other = kernel / "queue/6.11"
+    other.mkdir()
+    (other / "series.toml").write_text('base = ">=6.11,<6.12"\n')
+    before = content(kernel)
+    edit(kernel, source, tmp_path / "edit", SilentProgress())
+    save(kernel, tmp_path / "edit")
+    assert content(kernel) == before
 
 
 @pytest.mark.parametrize(
@@ -320,10 +343,10 @@ def test_the_base_range(kernel: Path, version: tuple[int, ...], fits: bool) -> N
     ],
 )
 def test_a_bad_series_is_refused(kernel: Path, replaced: str, by: str) -> None:
-    path = kernel / "series.toml"
+    path = kernel / SERIES
     text = path.read_text()
     assert replaced in text
     path.write_text(text.replace(replaced, by))
     with pytest.raises(UsageError) as error:
-        read_series(kernel)
+        read_series(kernel, VERSION)
     assert str(path) in str(error.value)

@@ -186,8 +186,8 @@ def mistakes(decision: Decision) -> list[str]:
 
 def shipped_header(where: Path) -> str:
     """The header's text as the patch queue makes it, all patches that touch it applied in order."""
-    touching = [patch for patch in read_series(KERNEL).patches if str(HEADER) in patch.files]
-    assert touching, f"no patch in {KERNEL / 'patches'} adds {HEADER}"
+    touching = [patch for patch in read_series(KERNEL, (6, 12)).patches if str(HEADER) in patch.files]
+    assert touching, f"no patch in {KERNEL / 'queue'} adds {HEADER}"
     for patch in touching:
         run_git(where, "apply", f"--include={HEADER}", str(patch.path)).check()
     return (where / HEADER).read_text(encoding="utf-8")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cvmtune.lab.kernel_selftests import KVM, programs
 from cvmtune.lab.lab import Lab
-from cvmtune.lab.selftests import KVM, programs
 from tests.vm.kvm_selftests_host import LEFT_OUT, PASS, SHORT, SKIP, Outcome, regressions, run, table
 from tests.vm.test_stress_soft_ipi import SPLAT
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cvmtune.lab.kernel_selftests import TIMERS, programs
 from cvmtune.lab.lab import TIMER_SELFTESTS, Lab
-from cvmtune.lab.selftests import TIMERS, programs
 from tests.vm.kvm_selftests_host import PASS, Outcome, regressions, run, table
 from tests.vm.test_stress_kvm_selftests import PATCHED, UNPATCHED
 from tests.vm.test_stress_soft_ipi import SPLAT

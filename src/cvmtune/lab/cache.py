@@ -130,9 +130,8 @@ def _readable(material: Mapping[str, str]) -> str:
 
 
 def _disk_usage(top: Path) -> int:
-    # Blocks, not sizes: disk images are sparse.
-    return sum(
-        os.lstat(os.path.join(directory, file)).st_blocks * 512
-        for directory, _, files in os.walk(top)
-        for file in files
+    # Blocks, not sizes: disk images are sparse. A file that two trees share counts by half for each.
+    found = (
+        os.lstat(os.path.join(directory, file)) for directory, _, files in os.walk(top) for file in files
     )
+    return sum(status.st_blocks * 512 // status.st_nlink for status in found)

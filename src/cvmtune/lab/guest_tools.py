@@ -21,9 +21,9 @@ _KSELFTEST_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-static", "-pthread")
 _TOOLS = "tools"
 
 
-def selftest_sources() -> list[Path]:
-    """Return the files of kernel/selftests, without what editors and kbuild may have left there."""
-    top = kernel_directory() / "selftests"
+def module_sources() -> list[Path]:
+    """Return the files of kernel/modules, without what editors and kbuild may have left there."""
+    top = kernel_directory() / "modules"
     return sorted(path for path in top.iterdir() if path.suffix in (".c", ".h") or path.name == "Makefile")
 
 
@@ -34,7 +34,7 @@ def build_guest_tools(flavour: Flavour, cache: Cache, progress: Progress) -> Pat
     kernel.build() does.
     """
     inputs = gather_inputs(flavour, cache, progress)
-    sources = selftest_sources()
+    sources = module_sources()
 
     def fill(directory: Path) -> None:
         require_tools(inputs.toolchain)
@@ -53,7 +53,7 @@ def _build(inputs: KernelInputs, sources: list[Path], tools: Path, cache: Cache,
     tree = SourceTree(cache)
     output = make_kernel(inputs, tree, cache, progress)
     # kbuild leaves its products beside the sources.
-    copy = tree.scratch("selftests")
+    copy = tree.scratch("modules")
     for source in sources:
         shutil.copy(source, copy)
     tools.mkdir()

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cvmtune.core.command import format_command
-from cvmtune.core.errors import UsageError
 from cvmtune.lab import kconfig
 from cvmtune.lab.cache import Cache, key_of
 from cvmtune.lab.kbuild import SETTINGS, Toolchain, make_command, require_tools, run_make
@@ -127,10 +126,8 @@ class KernelInputs:
 def gather_inputs(flavour: Flavour, cache: Cache, progress: Progress) -> KernelInputs:
     """Return what the flavour is made from as things stand now, fetching the source if it is not here."""
     directory = kernel_directory()
-    series = read_series(directory)
     source = find_source(cache, progress)
-    if not series.fits(source.upstream):
-        raise UsageError(f"the queue is for kernels {series.base}, not for {source.version}", str(directory))
+    series = read_series(directory, source.upstream)
     if not flavour.patched:
         series = replace(series, patches=())
     options = kconfig.read_fragments(directory / "configs" / name for name in flavour.fragments)

@@ -1,33 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the patch queue and the C test sources must pass before anything is booted.
 
-Each patch: checkpatch without a word, and, with the patches before it, a build of what it touches without a
-warning that is ours, from the compiler (W=1) or from sparse. New files: kernel-doc.
+Each patch: checkpatch without a word, and, with the patches before it, a build of what the queue touches
+without a warning that is ours, from the compiler (W=1) or from sparse. New files: kernel-doc. What has passed
+is not checked again until something that it depends on changes.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import json
-import os
-import re
 import shutil
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from cvmtune.core.command import Completed, format_command, run
-from cvmtune.lab import kconfig
+from cvmtune.core.command import run
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.errors import MissingTool
-from cvmtune.lab.guest_tools import selftest_sources
-from cvmtune.lab.kbuild import build_environment, make_command, require_tools
+from cvmtune.lab.guest_tools import module_sources
+from cvmtune.lab.kbuild import build_environment, require_tools
 from cvmtune.lab.kernel import FLAVOURS, KernelInputs, gather_inputs
 from cvmtune.lab.kernel_source import SourceTree
-from cvmtune.lab.patches import apply_patches, pristine_copy
-from cvmtune.lab.progress import Progress
+from cvmtune.lab.kernel_states import StateBuilder, complaints
+from cvmtune.lab.patches import Patch
+from cvmtune.lab.progress import Progress, Step
 
 _CHECKPATCH = (
     *("perl", "scripts/checkpatch.pl", "--strict", "--terse", "--no-summary", "--quiet", "--show-types"),
@@ -35,17 +34,10 @@ _CHECKPATCH = (
     "--ignore=FILE_PATH_CHANGES",
 )
 _KERNEL_DOC = ("perl", "scripts/kernel-doc", "-none", "-Werror")
-_DIAGNOSTIC = re.compile(r"(?:\.\./)?(\S+?):(\d+):(?:\d+:)? (?:fatal )?(?:warning|error): .*")
-_FAILURE = re.compile(r"error: |\*\*\*")
-# C files there are not built into the kernel.
-_NOT_KERNEL = ("Documentation/", "samples/", "scripts/", "tools/")
-
-# In the cache, what has passed.
+# What is there is no part of a kernel's build.
+_NOT_BUILT = ("Documentation/", "samples/", "tools/")
+# In the cache, a check that has passed.
 _KIND = "kernel-checks"
-_PASSED = "passed.json"
-
-# What is checked, on what, and what finds the problems.
-_Job = tuple[str, str, Callable[[], list[str]]]
 
 
 @dataclass(frozen=True)
@@ -61,149 +53,164 @@ class CheckResult:
         return not self.problems
 
 
-def run_checks(cache: Cache, progress: Progress, *, quick: bool) -> list[CheckResult]:
-    """Run all checks and return their results, of those that failed too.
+@dataclass(frozen=True)
+class _Check:
+    """A check that can be run. `material` is all that decides what `examine` finds."""
 
-    `quick` builds the whole queue only, not each of its states. What has passed in whole is not checked again
-    until something that it depends on changes. Raises what kernel.build() does, but a build that fails is a
-    result.
+    name: str
+    subject: str
+    material: Mapping[str, str]
+    examine: Callable[[], list[str]]
+
+    def run(self, cache: Cache, step: Step) -> CheckResult:
+        """Run it; in the cache, remember that it has passed."""
+        step.note(f"{self.name}: {self.subject}")
+        problems = tuple(self.examine())
+        if not problems:
+            cache.get_or_fill(_KIND, self.material, lambda directory: None)
+        step.advance()
+        return CheckResult(self.name, self.subject, problems)
+
+
+def run_checks(cache: Cache, progress: Progress, *, quick: bool) -> list[CheckResult]:
+    """Run what has not passed yet, two checks at a time; return all results, of those that failed too.
+
+    `quick` builds the whole queue only, not each of its states. Raises what kernel.build() does, but a build
+    that fails is a result.
     """
     inputs = gather_inputs(FLAVOURS["default"], cache, progress)
     require_tools(inputs.toolchain)
     if shutil.which("sparse") is None:
         raise MissingTool({"sparse": "sparse"})
-    material = {**_key_material(inputs), "quick": str(quick)}
-    if (passed := cache.find(_KIND, material)) is not None:
-        names = json.loads((passed / _PASSED).read_text())
-        return [CheckResult(check, subject, ()) for check, subject in names]
-    with cache.lock(SourceTree.LOCK):
-        checker = _Checker(inputs, cache, progress)
-        jobs = checker.jobs(quick)
-        results = []
-        with progress.step("checking the patch queue and the test sources", len(jobs)) as step:
-            for check, subject, examine in jobs:
-                step.note(f"{check}: {subject}")
-                results.append(CheckResult(check, subject, tuple(examine())))
-                step.advance()
-        checker.finish()
-    if all(result.ok for result in results):
-        text = json.dumps([(result.check, result.subject) for result in results])
-
-        def fill(directory: Path) -> None:
-            (directory / _PASSED).write_text(text)
-
-        cache.get_or_fill(_KIND, material, fill)
-    return results
-
-
-def _key_material(inputs: KernelInputs) -> Mapping[str, str]:
-    """All that decides what the checks find: the checks themselves are part of it."""
-    files = [*selftest_sources(), Path(__file__)]
-    return {
-        **inputs.key_material(),
-        **{f"file {path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
-        "sparse": run(["sparse", "--version"]).check().stdout,
+    checker = _Checker(inputs, cache)
+    of_texts, of_states = checker.texts(), checker.states()[-1 if quick else 0 :]
+    of_files = checker.files()
+    checks = [*of_texts, *of_files, *of_states]
+    results = {
+        (check.name, check.subject): CheckResult(check.name, check.subject, ())
+        for check in checks
+        if cache.find(_KIND, check.material) is not None
     }
+
+    def due(some: Sequence[_Check]) -> list[_Check]:
+        return [check for check in some if (check.name, check.subject) not in results]
+
+    if remaining := due(checks):
+        with cache.lock(SourceTree.CHECKS):
+            checker.prepare(progress)
+            with progress.step("checking the patch queue and the test sources", len(remaining)) as step:
+                # States in their order: little is built from one to the next.
+                in_tree = [*due(of_states), *due(of_files)]
+                for result in _run_by_two(in_tree, due(of_texts), lambda check: check.run(cache, step)):
+                    results[result.check, result.subject] = result
+    return [results[check.name, check.subject] for check in checks]
+
+
+def _run_by_two(
+    in_order: Sequence[_Check], others: Sequence[_Check], run_one: Callable[[_Check], CheckResult]
+) -> list[CheckResult]:
+    """Run `in_order` one by one, and beside them the others, whose order does not matter."""
+    remaining = deque(others)
+
+    def run_others() -> list[CheckResult]:
+        done = []
+        while remaining:
+            try:
+                check = remaining.popleft()
+            except IndexError:  # the other thread was faster
+                break
+            done.append(run_one(check))
+        return done
+
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            beside = pool.submit(run_others)
+            done = [*map(run_one, in_order), *run_others()]
+        finally:
+            # On the way out, as after a Ctrl-C, the other thread ends with the check that it is at.
+            remaining.clear()
+        return done + beside.result()
 
 
 class _Checker:
-    """The tree with the whole queue applied, and an output directory of its own in it."""
+    """Makes the checks of a queue and of the test sources."""
 
-    def __init__(self, inputs: KernelInputs, cache: Cache, progress: Progress) -> None:
-        self._inputs = inputs
-        self._cache = cache
-        self._tree = SourceTree(cache)
+    def __init__(self, inputs: KernelInputs, cache: Cache) -> None:
         self._patches = inputs.series.patches
-        self._tree.unpack(inputs.source, progress)
-        apply_patches(self._patches, self._tree.path, self._tree.pristine)
-        self._times = {
-            path: path.stat().st_mtime_ns
-            for path in (self._tree.path / file for file in inputs.series.files)
-            if path.exists()
-        }
-        self._output = self._tree.output("checks")
-        self._output.mkdir(exist_ok=True)
-        self._log = cache.directory("logs") / "kernel-checks.log"
-        self._log.unlink(missing_ok=True)
+        self._states = StateBuilder(inputs, cache)
+        self._common = {"source": inputs.source.version, "checks": _digest(Path(__file__))}
 
-    def jobs(self, quick: bool) -> list[_Job]:
-        """Return the checks to run, in order. The builds come last, for they take patches away."""
-        states = range(1, len(self._patches) + 1)[-1 if quick else 0 :]
-        tests = [path for path in selftest_sources() if path.suffix in (".c", ".h")]
+    def prepare(self, progress: Progress) -> None:
+        """Have what the checks are run in."""
+        self._states.prepare(progress)
+
+    def texts(self) -> list[_Check]:
+        """Return the checks of patches and of test sources as they stand, which need no patched tree."""
+        sources = [path for path in module_sources() if path.suffix in (".c", ".h")]
+        files = [*((patch.path, ()) for patch in self._patches), *((path, ("--file",)) for path in sources)]
         return [
-            *(("checkpatch", patch.name, partial(self._checkpatch, patch.path)) for patch in self._patches),
-            *(("checkpatch", path.name, partial(self._checkpatch, path, "--file")) for path in tests),
-            *(("kernel-doc", file, partial(self._kernel_doc, file)) for file in self._new_sources()),
-            *(("build", self._patches[n - 1].name, partial(self._build, n)) for n in states),
+            _Check(
+                "checkpatch",
+                path.name,
+                {**self._common, "check": "checkpatch", "name": path.name, "content": _digest(path)},
+                partial(self._complaints, [*_CHECKPATCH, *options, str(path.resolve())]),
+            )
+            for path, options in files
         ]
 
-    def finish(self) -> None:
-        """Give the patched files their times back, so that no other output directory is rebuilt for nothing.
+    def files(self) -> list[_Check]:
+        """Return the checks of files that the queue adds, as it makes them."""
+        added: frozenset[str] = frozenset()
+        known: frozenset[str] = frozenset()
+        for patch in self._patches:
+            added = (added | (patch.added - known)) - patch.removed
+            known |= patch.files
+        return [
+            _Check(
+                "kernel-doc",
+                file,
+                {
+                    **self._common,
+                    "check": "kernel-doc",
+                    "name": file,
+                    **_digests([patch for patch in self._patches if file in patch.files]),
+                },
+                partial(self._kernel_doc, file),
+            )
+            for file in sorted(added)
+            if file.endswith((".c", ".h"))
+        ]
 
-        Their content is that of the whole queue again: the last build was of that.
-        """
-        for path, time in self._times.items():
-            os.utime(path, ns=(time, time))
-
-    def _checkpatch(self, path: Path, *options: str) -> list[str]:
-        return _lines(self._run([*_CHECKPATCH, *options, str(path.resolve())]))
+    def states(self) -> list[_Check]:
+        """Return the builds, in order: the queue up to each patch that can change what is built."""
+        material = {**self._common, **self._states.key_material(), "check": "build"}
+        building = [patch for patch in self._patches if any(map(_is_built, patch.files))]
+        return [
+            _Check(
+                "build",
+                patch.name,
+                {**material, **_digests(building[:n])},
+                partial(self._states.build, self._patches.index(patch) + 1),
+            )
+            for n, patch in enumerate(building, start=1)
+        ]
 
     def _kernel_doc(self, file: str) -> list[str]:
-        return _lines(self._run([*_KERNEL_DOC, file]))
+        self._states.apply(len(self._patches))
+        return self._complaints([*_KERNEL_DOC, file])
 
-    def _build(self, applied: int) -> list[str]:
-        """Build what the queue touches, with the first `applied` patches; return our warnings and errors."""
-        apply_patches(self._patches[:applied], self._tree.path, self._tree.pristine)
-        allconfig = self._output / "cvmtune-allconfig"
-        # Symbols that later patches bring are ignored.
-        allconfig.write_text(kconfig.to_text(self._inputs.options))
-        make = make_command(self._cache, self._inputs.toolchain, f"O={self._output.name}")
-        configured = self._run([*make, f"KCONFIG_ALLCONFIG={allconfig}", "allnoconfig"])
-        if configured.status:
-            return _lines(configured)
-        objects = [
-            file.removesuffix(".c") + ".o"
-            for file in sorted(self._inputs.series.files)
-            if file.endswith(".c") and not file.startswith(_NOT_KERNEL) and (self._tree.path / file).exists()
-        ]
-        built = self._run([*make, "W=1", "C=2", *objects])
-        return [
-            line
-            for line in dict.fromkeys(built.stdout.splitlines())
-            if self._is_ours(line) or (built.status and _FAILURE.search(line))
-        ] or _silent_failure(built)
-
-    def _is_ours(self, line: str) -> bool:
-        """Tell whether the line is a warning or an error at a line of the source that the queue adds."""
-        match = _DIAGNOSTIC.fullmatch(line)
-        return match is not None and int(match[2]) in self._added_lines(match[1])
-
-    def _added_lines(self, file: str) -> Container[int]:
-        if file not in self._inputs.series.files:
-            return ()
-        new = (self._tree.path / file).read_text().splitlines()
-        pristine = pristine_copy(self._tree.pristine, file)
-        old = pristine.read_text().splitlines() if pristine else []
-        opcodes = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
-        return {line + 1 for tag, _, _, first, end in opcodes if tag != "equal" for line in range(first, end)}
-
-    def _new_sources(self) -> list[str]:
-        return [
-            file
-            for file in sorted(self._inputs.series.files)
-            if file.endswith((".c", ".h")) and pristine_copy(self._tree.pristine, file) is None
-        ]
-
-    def _run(self, argv: Sequence[str]) -> Completed:
-        return run(argv, cwd=self._tree.path, env=build_environment(), log=self._log)
+    def _complaints(self, argv: Sequence[str]) -> list[str]:
+        # Without a log: of two that write to it at a time, each would take the other's lines for its own.
+        return complaints(run(argv, cwd=self._states.path, env=build_environment()))
 
 
-def _lines(completed: Completed) -> list[str]:
-    """Return what a tool has said that says nothing when it is content."""
-    return [line for line in completed.stdout.splitlines() if line.strip()] or _silent_failure(completed)
+def _is_built(file: str) -> bool:
+    return not file.startswith(_NOT_BUILT)
 
 
-def _silent_failure(completed: Completed) -> list[str]:
-    if completed.status == 0:
-        return []
-    return [f"{format_command(completed.argv)} ended with status {completed.status}"]
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _digests(patches: Sequence[Patch]) -> dict[str, str]:
+    return {f"patch {n}": patch.diff_digest() for n, patch in enumerate(patches, start=1)}

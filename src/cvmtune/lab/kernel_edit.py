@@ -6,18 +6,19 @@ Going there and back changes nothing: base, names, dates and form of the patches
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from pathlib import Path
 
 from cvmtune.core.errors import UsageError
 from cvmtune.lab.errors import PatchDoesNotApply
-from cvmtune.lab.kernel_source import Source, unpack
-from cvmtune.lab.patches import Patch, read_series, run_git
+from cvmtune.lab.kernel_source import Source, unpack, upstream
+from cvmtune.lab.patches import Patch, read_series, run_git, write_series
 from cvmtune.lab.progress import Progress
 
 _BASE = "cvmtune-base"
+# The base commit's message: this, then the package's version.
+_SOURCE = "linux-source "
 # Debian ends the tree's .gitignore with this comment and lines that ignore everything.
 _IGNORE_ALL = re.compile(r"\n*#\n# Debian packaging: ignore everything.*", re.DOTALL)
 _IDENTITY = ("-c", "user.name=cvmtune", "-c", "user.email=cvmtune@invalid")
@@ -37,7 +38,7 @@ def edit(kernel_directory: Path, source: Source, tree: Path, progress: Progress)
     """
     if tree.exists():
         raise UsageError("there is something already", str(tree), "save your work there, then remove it")
-    series = read_series(kernel_directory)
+    series = read_series(kernel_directory, source.upstream)
     tree.mkdir(parents=True)
     unpack(source, tree, progress)
     with progress.step("committing the source and the patches to git"):
@@ -46,22 +47,22 @@ def edit(kernel_directory: Path, source: Source, tree: Path, progress: Progress)
         _git(tree, "init", "--quiet", "--initial-branch=queue")
         # Forced, because some files of the source are among those that its own .gitignore names.
         _git(tree, "add", "--all", "--force")
-        _git(tree, *_IDENTITY, "commit", "--quiet", f"--message=linux-source {source.version}")
+        _git(tree, *_IDENTITY, "commit", "--quiet", f"--message={_SOURCE}{source.version}")
         _git(tree, "tag", _BASE)
         if series.patches:
             _apply_mails(series.patches, tree)
 
 
 def save(kernel_directory: Path, tree: Path) -> list[str]:
-    """Write the commits of `tree` since its base to kernel/patches and series.toml; return the files' names.
+    """Write the commits of `tree` since its base to the queue for its kernel; return the files' names.
 
     A patch keeps its purpose if its name, apart from the number, stays; that of a new one is its subject.
     Raises UsageError if `tree` has uncommitted changes or is in the midst of a rebase.
     """
     _require_clean(tree)
-    series = read_series(kernel_directory)
+    version = _git(tree, "log", "-1", "--format=%s", _BASE).strip().removeprefix(_SOURCE)
+    series = read_series(kernel_directory, upstream(version))
     purposes = {_title(patch.name): patch.purpose for patch in series.patches}
-    patches = kernel_directory / "patches"
     with tempfile.TemporaryDirectory() as scratch:
         _git(tree, *_FORMAT, f"--output-directory={scratch}", f"{_BASE}..HEAD")
         formatted = {path.name: path.read_bytes() for path in sorted(Path(scratch).iterdir())}
@@ -69,14 +70,9 @@ def save(kernel_directory: Path, tree: Path) -> list[str]:
     for patch in series.patches:
         patch.path.unlink()
     for name, content in formatted.items():
-        (patches / name).write_bytes(content)
-    entries = [
-        f"\n[[patch]]\nfile = {_quote(name)}\npurpose = {_quote(purposes.get(_title(name), subject))}\n"
-        for name, subject in zip(formatted, subjects, strict=True)
-    ]
-    path = kernel_directory / "series.toml"
-    head = path.read_text().partition("[[patch]]")[0].rstrip("\n") + "\n"
-    path.write_text(head + "".join(entries))
+        (series.directory / name).write_bytes(content)
+    named = zip(formatted, subjects, strict=True)
+    write_series(series.directory, [(name, purposes.get(_title(name), subject)) for name, subject in named])
     return list(formatted)
 
 
@@ -112,8 +108,3 @@ def _git(tree: Path, *arguments: str) -> str:
 def _title(name: str) -> str:
     match = _PATCH_NAME.fullmatch(name)
     return match[1] if match else name
-
-
-def _quote(text: str) -> str:
-    # A JSON string is a TOML basic string too.
-    return json.dumps(text, ensure_ascii=False)

@@ -27,6 +27,7 @@ _CHANGELOG = f"usr/share/doc/{PACKAGE}/changelog.Debian.gz"
 # mmdebstrap's result and what it holds meanwhile: twice the tarball, and xz-utils with what it depends on.
 _FETCH_BYTES = 600_000_000
 _TREE_BYTES = 1_900_000_000
+_OUTPUT = "out-"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,12 @@ class Source:
     @property
     def upstream(self) -> tuple[int, ...]:
         """The kernel's version as numbers: (6, 12, 117)."""
-        return tuple(int(part) for part in re.split(r"[-+~]", self.version)[0].split("."))
+        return upstream(self.version)
+
+
+def upstream(version: str) -> tuple[int, ...]:
+    """Return the kernel version that a package's version begins with: "6.12.117-1" is (6, 12, 117)."""
+    return tuple(int(part) for part in re.split(r"[-+~]", version)[0].split("."))
 
 
 def mirror_arguments() -> list[str]:
@@ -89,16 +95,18 @@ def find_source(cache: Cache, progress: Progress) -> Source:
 
 
 class SourceTree:
-    """The tree in which kernels are built. It lives on, so that a change of the queue rebuilds little.
+    """A tree in which kernels are built. It lives on, so that a change of the queue rebuilds little.
 
-    Who uses it holds `cache.lock(SourceTree.LOCK)`.
+    There are two: for the kernels that are booted, and for the checks of the queue. Who uses a tree holds the
+    cache's lock of its name. Files in a tree are replaced, never written into: the trees share them.
     """
 
     LOCK = "work"
+    CHECKS = "check-tree"
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, name: str = LOCK) -> None:
         self._cache = cache
-        self._top = cache.directory(self.LOCK) / "kernel"
+        self._top = cache.directory(name) / "kernel"
         self.path = self._top / "linux"
         # Where the patch queue keeps the tree's own versions of the files that it touches.
         self.pristine = self._top / "pristine"
@@ -110,7 +118,7 @@ class SourceTree:
         It lies inside the source, so that kbuild names sources by relative paths and ccache knows them again
         wherever the cache is.
         """
-        return self.path / f"out-{name}"
+        return self.path / f"{_OUTPUT}{name}"
 
     def scratch(self, name: str) -> Path:
         """Return a new empty directory beside the tree, in place of one of that name that is there."""
@@ -122,17 +130,44 @@ class SourceTree:
 
     def unpack(self, source: Source, progress: Progress) -> None:
         """Make the tree that of `source`, unpatched, unless it is there already, patched or not."""
-        if self._unpacked.is_file() and self._unpacked.read_text() == source.version:
+        if self._holds(source):
             return
         self._cache.check_space(_TREE_BYTES)
-        self._unpacked.unlink(missing_ok=True)
-        for stale in (self.path, self.pristine):
-            if stale.exists():
-                shutil.rmtree(stale)
+        self._remove()
         aside = self.scratch("unpacking")
         unpack(source, aside, progress)
         aside.rename(self.path)
         self._unpacked.write_text(source.version)
+
+    def copy(self, source: Source, progress: Progress) -> None:
+        """Make the tree that of `source`, unless it is there already, as a copy of the kernels' tree.
+
+        The copy, made by links, takes next to no room. The caller holds the lock of this tree only.
+        """
+        if self._holds(source):
+            return
+        self._remove()
+        with self._cache.lock(self.LOCK):
+            original = SourceTree(self._cache)
+            original.unpack(source, progress)
+            with progress.step("copying the kernel source by links"):
+                for each, target in ((original.path, self.path), (original.pristine, self.pristine)):
+                    if each.exists():
+                        shutil.copytree(each, target, symlinks=True, ignore=_outputs, copy_function=os.link)
+        self._unpacked.write_text(source.version)
+
+    def _holds(self, source: Source) -> bool:
+        return self._unpacked.is_file() and self._unpacked.read_text() == source.version
+
+    def _remove(self) -> None:
+        self._unpacked.unlink(missing_ok=True)
+        for stale in (self.path, self.pristine):
+            if stale.exists():
+                shutil.rmtree(stale)
+
+
+def _outputs(directory: str, names: list[str]) -> list[str]:
+    return [name for name in names if name.startswith(_OUTPUT)]
 
 
 def unpack(source: Source, directory: Path, progress: Progress) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from cvmtune.lab import guest_tools, kernel, rootfs, selftests
+from cvmtune.lab import guest_tools, kernel, kernel_selftests, rootfs
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.errors import MissingTool
 from cvmtune.lab.kernel import FLAVOURS, BuiltKernel
@@ -22,8 +22,8 @@ from cvmtune.lab.progress import Progress
 
 # Where the payload puts test modules and helpers, and those modules that come with the guest's kernel.
 GUEST_TOOLS = "/opt/cvmtune"
-KVM_SELFTESTS = f"{GUEST_TOOLS}/{selftests.KVM.name}"
-TIMER_SELFTESTS = f"{GUEST_TOOLS}/{selftests.TIMERS.name}"
+KVM_SELFTESTS = f"{GUEST_TOOLS}/{kernel_selftests.KVM.name}"
+TIMER_SELFTESTS = f"{GUEST_TOOLS}/{kernel_selftests.TIMERS.name}"
 
 _KEPT_RUNS = 30
 # Programs that build and boot, beside the kernel's own needs (kbuild.require_tools), and their packages.
@@ -51,11 +51,11 @@ class Lab:
 
     def kvm_selftests(self) -> Path:
         """Return the directory of KVM's selftests, for `tools` of boot(); there they are in KVM_SELFTESTS."""
-        return selftests.build(selftests.KVM, self.cache, self.progress)
+        return kernel_selftests.build(kernel_selftests.KVM, self.cache, self.progress)
 
     def timer_selftests(self) -> Path:
         """Return the directory of the kernel's tests of timers, as kvm_selftests(); see TIMER_SELFTESTS."""
-        return selftests.build(selftests.TIMERS, self.cache, self.progress)
+        return kernel_selftests.build(kernel_selftests.TIMERS, self.cache, self.progress)
 
     @contextmanager
     def boot(

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,9 @@ from cvmtune.core.command import Completed, run
 from cvmtune.core.errors import UsageError
 from cvmtune.lab.errors import PatchDoesNotApply
 
+_SERIES = "series.toml"
+# Where the diff begins; before it comes the mail's head, if there is any.
+_DIFF = b"diff --git "
 _CONDITION = re.compile(r"(>=|<)(\d+(?:\.\d+)*)")
 _FAILED_HUNK = re.compile(r"^error: (?:patch failed: )?([^:]+):", re.MULTILINE)
 # Beside the pristine copies: all files that a queue in this tree has ever touched, one a line.
@@ -43,15 +47,37 @@ class Patch:
         numstat = run_git(self.path.parent, "apply", "--numstat", "-z", self.name).check().stdout
         return frozenset(record.split("\t", 2)[2] for record in numstat.split("\0") if record)
 
+    @cached_property
+    def added(self) -> frozenset[str]:
+        """The files that it adds."""
+        return self._summary("create")
+
+    @cached_property
+    def removed(self) -> frozenset[str]:
+        """The files that it removes."""
+        return self._summary("delete")
+
     def digest(self) -> str:
         """Return the SHA-256 of its file."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
+    def diff_digest(self) -> str:
+        """Return the SHA-256 of what it does, the message and the rest of the mail's head left out."""
+        return hashlib.sha256(b"\n".join(self.path.read_bytes().partition(_DIFF)[1:])).hexdigest()
+
+    def _summary(self, verb: str) -> frozenset[str]:
+        lines = run_git(self.path.parent, "apply", "--summary", self.name).check().stdout
+        return frozenset(re.findall(rf"^ {verb} mode \d+ (.+)$", lines, re.MULTILINE))
+
 
 @dataclass(frozen=True)
 class Series:
-    """A patch queue, in order. `base` is the range of kernel versions it is made for, e.g. ">=6.12,<6.13"."""
+    """A patch queue, in order, and the directory that it is in.
 
+    `base` is the range of kernel versions it is made for, e.g. ">=6.12,<6.13".
+    """
+
+    directory: Path
     base: str
     patches: tuple[Patch, ...]
 
@@ -68,9 +94,35 @@ class Series:
         )
 
 
-def read_series(kernel_directory: Path) -> Series:
-    """Read kernel/series.toml. Raises UsageError if it, or a patch that it names, is not as it should be."""
-    path = kernel_directory / "series.toml"
+def read_series(kernel_directory: Path, version: tuple[int, ...]) -> Series:
+    """Return the queue for that kernel version, one of the directories of kernel/queue.
+
+    Raises UsageError if there is none, or if any queue is not as it should be.
+    """
+    queues = kernel_directory / "queue"
+    found = [_read_queue(path.parent) for path in sorted(queues.glob(f"*/{_SERIES}"))]
+    for series in found:
+        if series.fits(version):
+            return series
+    bases = " or ".join(series.base for series in found) or "no kernel"
+    raise UsageError(f"the queue is for kernels {bases}, not for {'.'.join(map(str, version))}", str(queues))
+
+
+def write_series(directory: Path, entries: Iterable[tuple[str, str]]) -> None:
+    """Write names and purposes of the patches, in order, after the series file's head, which stays."""
+    path = directory / _SERIES
+    head = path.read_text().partition("[[patch]]")[0].rstrip("\n") + "\n"
+    # A JSON string is a TOML basic string too.
+    quoted = ((_quote(name), _quote(purpose)) for name, purpose in entries)
+    path.write_text(head + "".join(f"\n[[patch]]\nfile = {name}\npurpose = {why}\n" for name, why in quoted))
+
+
+def _quote(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _read_queue(directory: Path) -> Series:
+    path = directory / _SERIES
     try:
         content = tomllib.loads(path.read_text())
         base = str(content["base"])
@@ -78,13 +130,13 @@ def read_series(kernel_directory: Path) -> Series:
         _conditions(base)
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"not a series of patches: {error!r}", str(path)) from error
-    patches = tuple(Patch(kernel_directory / "patches" / file, purpose) for file, purpose in entries)
+    patches = tuple(Patch(directory / file, purpose) for file, purpose in entries)
     listed = {patch.name for patch in patches}
-    present = {file.name for file in (kernel_directory / "patches").glob("*.patch")}
+    present = {file.name for file in directory.glob("*.patch")}
     if listed != present or len(listed) != len(patches):
         differ = sorted(listed ^ present) or ["a name that comes twice"]
-        raise UsageError(f"series.toml and kernel/patches differ: {', '.join(differ)}", str(path))
-    return Series(base, patches)
+        raise UsageError(f"series.toml and the patches beside it differ: {', '.join(differ)}", str(path))
+    return Series(directory, base, patches)
 
 
 def apply_patches(patches: Sequence[Patch], tree: Path, pristine: Path) -> list[str]:

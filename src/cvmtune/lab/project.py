@@ -11,6 +11,6 @@ from cvmtune.lab.errors import LabError
 def kernel_directory() -> Path:
     """Return the checkout's kernel/; raises LabError where there is none, as with an installed package."""
     directory = Path(__file__).resolve().parents[3] / "kernel"
-    if not (directory / "series.toml").is_file():
+    if not (directory / "queue").is_dir():
         raise LabError("no patch queue", str(directory), "run the lab from a checkout of the project")
     return directory

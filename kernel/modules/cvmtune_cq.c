@@ -130,12 +130,10 @@
 #include <linux/delay.h>
 #include <linux/inet.h>
 #include <linux/jiffies.h>
-#include <linux/kref.h>
 #include <linux/kthread.h>
 #include <linux/ktime.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
-#include <linux/overflow.h>
 #include <linux/preempt.h>
 #include <linux/prandom.h>
 #include <linux/sched.h>
@@ -143,12 +141,14 @@
 #include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/string.h>
-#include <linux/vmalloc.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 #include <net/net_namespace.h>
 #include <rdma/ib_verbs.h>
 #include <rdma/rdma_cm.h>
+
+#include "cvmtune_run.h"
+#include "cvmtune_samples.h"
 
 #define MAX_LINE	512
 #define MAX_SAMPLES	1000000
@@ -222,12 +222,7 @@ static atomic64_t stats[NR_CQ_STATS];
 
 enum number { QUEUES, N, SECONDS, DEPTH, GAP_US, SLEEP_US, SEED, CPU, NR_NUMBERS };
 
-static const struct {
-	const char *key;
-	u32 min;
-	u32 max;
-	u32 otherwise;
-} numbers[NR_NUMBERS] = {
+static const struct cvmtune_number numbers[NR_NUMBERS] = {
 	[QUEUES] = { "queues", 1, 64, 1 },
 	[N] = { "n", 1, 1000000000, 0 },
 	[SECONDS] = { "seconds", 1, 86400, 0 },
@@ -248,17 +243,8 @@ struct request {
 	u32 number[NR_NUMBERS];
 };
 
-struct sample {
-	u64 callback_ns;
-	u64 wake_ns;
-};
-
-/* Samples of one complete run; kept while a file is open or it is the last. */
-struct sample_set {
-	struct kref ref;
-	u32 count;
-	struct sample samples[];
-};
+/* The columns of a sample. */
+enum column { CALLBACK_NS, WAKE_NS, NR_COLUMNS };
 
 /* The run in progress. */
 struct run {
@@ -307,7 +293,8 @@ struct slot {
  * @conn:	whose it is
  * @cq:		where they complete
  * @slots:	depth of them; number seq takes slot seq modulo depth
- * @messages:	the slots' buffers, mapped at @dma
+ * @messages:	the slots' buffers
+ * @dma:	where the device finds these
  * @posted:	how many were posted, by the worker
  * @handled:	how many callbacks were run
  * @outstanding: posted less handled; falls as the last thing of a callback
@@ -393,9 +380,6 @@ struct kind {
 	void (*load)(struct conn *conn);
 };
 
-static DEFINE_MUTEX(run_mutex);
-static DEFINE_MUTEX(samples_mutex);	/* protects last_samples */
-static struct sample_set *last_samples;
 static DECLARE_WAIT_QUEUE_HEAD(all_finished);
 static bool dead;			/* a worker is stuck; under run_mutex */
 static struct dentry *folder;
@@ -1063,17 +1047,22 @@ static void pause_between(struct worker *worker)
 		usleep_range_state(us, us, TASK_IDLE);
 }
 
+/* Returns where the numbers of one more sample go. */
+static u64 *next_sample(struct run *run)
+{
+	return &run->samples->ns[atomic_fetch_inc(&run->sampled) * NR_COLUMNS];
+}
+
 /* The message that was posted last, which has been received. */
 static void take_sample(struct conn *conn, u64 woken)
 {
 	struct run *run = conn->worker->run;
 	u64 i = (conn->send.posted - 1) % depth_of(conn);
 	u64 sent = conn->send.slots[i].at;
-	struct sample *sample;
+	u64 *ns = next_sample(run);
 
-	sample = &run->samples->samples[atomic_fetch_inc(&run->sampled)];
-	sample->callback_ns = conn->recv.slots[i].at - sent;
-	sample->wake_ns = woken - sent;
+	ns[CALLBACK_NS] = conn->recv.slots[i].at - sent;
+	ns[WAKE_NS] = woken - sent;
 }
 
 static void load_pingpong(struct conn *conn)
@@ -1104,18 +1093,17 @@ static void load_event_path(struct conn *conn)
 	u32 i, call;
 
 	for (i = 0; i < run->req.number[N] && !run_over(run); i++) {
+		u64 *ns = next_sample(run);
 		unsigned long flags;
-		struct sample *sample;
 		u64 start;
 
-		sample = &run->samples->samples[atomic_fetch_inc(&run->sampled)];
 		local_irq_save(flags);
 		start = ktime_get_ns();
 		for (call = 0; call < EVENTS_PER_SAMPLE; call++)
 			cq->comp_handler(cq, cq->cq_context);
-		sample->callback_ns = ktime_get_ns() - start;
+		ns[CALLBACK_NS] = ktime_get_ns() - start;
 		local_irq_restore(flags);
-		sample->wake_ns = 0;
+		ns[WAKE_NS] = 0;
 		cond_resched();
 	}
 }
@@ -1330,35 +1318,6 @@ static u32 workers_destroy(struct run *run, int *err)
 	return stuck;
 }
 
-static void sample_set_free(struct kref *ref)
-{
-	vfree(container_of(ref, struct sample_set, ref));
-}
-
-static void sample_set_put(struct sample_set *set)
-{
-	if (set)
-		kref_put(&set->ref, sample_set_free);
-}
-
-static struct sample_set *sample_set_alloc(const struct request *req)
-{
-	u32 most = req->number[QUEUES] * req->number[N];
-	struct sample_set *set = vzalloc(struct_size(set, samples, most));
-
-	if (set)
-		kref_init(&set->ref);
-	return set;
-}
-
-static void publish(struct sample_set *set)
-{
-	mutex_lock(&samples_mutex);
-	swap(last_samples, set);
-	mutex_unlock(&samples_mutex);
-	sample_set_put(set);
-}
-
 static struct run *run_alloc(const struct request *req)
 {
 	struct run *run = kzalloc(sizeof(*run), GFP_KERNEL);
@@ -1368,7 +1327,9 @@ static struct run *run_alloc(const struct request *req)
 	run->req = *req;
 	run->ends_at = jiffies + req->number[SECONDS] * HZ;
 	if (req->kind->sampled) {
-		run->samples = sample_set_alloc(req);
+		u32 most = req->number[QUEUES] * req->number[N];
+
+		run->samples = sample_set_alloc(most, NR_COLUMNS);
 		if (!run->samples) {
 			kfree(run);
 			return NULL;
@@ -1399,8 +1360,9 @@ static int run_workers(struct run *run, bool *stuck)
 	return err;
 }
 
-static int run_locked(const struct request *req)
+static int run_locked(const void *request)
 {
+	const struct request *req = request;
 	ktime_t start = ktime_get();
 	struct run *run;
 	bool stuck;
@@ -1423,7 +1385,7 @@ static int run_locked(const struct request *req)
 	}
 	if (!err && run->samples) {
 		run->samples->count = atomic_read(&run->sampled);
-		publish(run->samples);
+		sample_set_publish(run->samples);
 		run->samples = NULL;
 	}
 	sample_set_put(run->samples);
@@ -1470,13 +1432,6 @@ static bool parse_cq(const char *text, struct request *req)
 	return req->pool || !strcmp(text, "own");
 }
 
-static bool parse_number(const char *text, enum number i, struct request *req)
-{
-	return !kstrtou32(text, 10, &req->number[i]) &&
-	       req->number[i] >= numbers[i].min &&
-	       req->number[i] <= numbers[i].max;
-}
-
 enum word { KIND, DEV, ADDR, CTX, CQ, NR_WORDS };
 
 static const struct {
@@ -1494,25 +1449,18 @@ static const struct {
 static bool parse_pair(const char *key, const char *value,
 		       unsigned int *given, struct request *req)
 {
-	bool good = false;
-	int i, bit = -1;
+	int i;
 
-	for (i = 0; i < NR_NUMBERS; i++) {
-		if (!strcmp(numbers[i].key, key)) {
-			good = parse_number(value, i, req);
-			bit = i;
-		}
-	}
 	for (i = 0; i < NR_WORDS; i++) {
-		if (!strcmp(words[i].key, key)) {
-			good = words[i].parse(value, req);
-			bit = NR_NUMBERS + i;
-		}
+		if (strcmp(words[i].key, key))
+			continue;
+		if (*given & BIT(NR_NUMBERS + i))
+			return false;
+		*given |= BIT(NR_NUMBERS + i);
+		return words[i].parse(value, req);
 	}
-	if (!good || *given & BIT(bit))
-		return false;
-	*given |= BIT(bit);
-	return true;
+	return cvmtune_take_number(numbers, NR_NUMBERS, key, value, req->number,
+				   given);
 }
 
 /* Does it make sense as a whole? */
@@ -1534,60 +1482,28 @@ static bool request_valid(const struct request *req, unsigned int given)
 	       (cpu < nr_cpu_ids && cpu_online(cpu));
 }
 
-static int parse_request(char *line, struct request *req)
+static int parse_request(char *line, void *request)
 {
+	struct request *req = request;
 	unsigned int given = 0;
-	char *word;
-	int i;
+	char *key, *value;
+	int i, more;
 
-	memset(req, 0, sizeof(*req));
 	req->ctx = IB_POLL_WORKQUEUE;
 	for (i = 0; i < NR_NUMBERS; i++)
 		req->number[i] = numbers[i].otherwise;
 
-	line = strim(line);
-	if (strchr(line, '\n'))	/* kstrtou32() would take it as an end */
-		return -EINVAL;
-	while ((word = strsep(&line, " \t"))) {
-		char *value = word;
-
-		if (!*word)
-			continue;
-		word = strsep(&value, "=");
-		if (!value || !parse_pair(word, value, &given, req))
+	while ((more = cvmtune_next_pair(&line, &key, &value)) > 0)
+		if (!parse_pair(key, value, &given, req))
 			return -EINVAL;
-	}
-	return request_valid(req, given) ? 0 : -EINVAL;
+	return !more && request_valid(req, given) ? 0 : -EINVAL;
 }
 
-static ssize_t run_write(struct file *file, const char __user *user,
-			 size_t count, loff_t *pos)
-{
-	struct request req;
-	char *line;
-	int err;
-
-	if (*pos || !count || count > MAX_LINE)
-		return -EINVAL;
-	line = memdup_user_nul(user, count);
-	if (IS_ERR(line))
-		return PTR_ERR(line);
-	err = strlen(line) == count ? parse_request(line, &req) : -EINVAL;
-	kfree(line);
-	if (err)
-		return err;
-
-	if (!mutex_trylock(&run_mutex))
-		return -EBUSY;
-	err = run_locked(&req);
-	mutex_unlock(&run_mutex);
-	return err ?: count;
-}
-
-static const struct file_operations run_fops = {
-	.owner = THIS_MODULE,
-	.open = nonseekable_open,
-	.write = run_write,
+static const struct cvmtune_run_ops run_ops = {
+	.line_max = MAX_LINE,
+	.request_size = sizeof(struct request),
+	.parse = parse_request,
+	.run = run_locked,
 };
 
 static int result_show(struct seq_file *m, void *v)
@@ -1595,121 +1511,23 @@ static int result_show(struct seq_file *m, void *v)
 	int i;
 
 	for (i = 0; i < NR_CQ_STATS; i++)
-		seq_printf(m, "%s %lld\n", stat_names[i],
-			   (long long)atomic64_read(&stats[i]));
+		cvmtune_show(m, stat_names[i], "", &stats[i]);
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(result);
-
-/* `samples` and `wake_samples` */
-
-/* A seq_file's private part; holds a reference to @set, which may be NULL. */
-struct samples_reader {
-	struct sample_set *set;
-	bool wake;
-};
-
-static void *samples_at(struct seq_file *m, loff_t pos)
-{
-	struct samples_reader *reader = m->private;
-
-	if (!reader->set || pos >= reader->set->count)
-		return NULL;
-	return &reader->set->samples[pos];
-}
-
-static void *samples_start(struct seq_file *m, loff_t *pos)
-{
-	return samples_at(m, *pos);
-}
-
-static void *samples_next(struct seq_file *m, void *v, loff_t *pos)
-{
-	return samples_at(m, ++*pos);
-}
-
-static void samples_stop(struct seq_file *m, void *v)
-{
-}
-
-static int samples_show(struct seq_file *m, void *v)
-{
-	const struct samples_reader *reader = m->private;
-	const struct sample *sample = v;
-
-	seq_printf(m, "%llu\n",
-		   reader->wake ? sample->wake_ns : sample->callback_ns);
-	return 0;
-}
-
-static const struct seq_operations samples_ops = {
-	.start = samples_start,
-	.next = samples_next,
-	.stop = samples_stop,
-	.show = samples_show,
-};
-
-static int open_samples(struct file *file, bool wake)
-{
-	struct samples_reader *reader;
-
-	reader = __seq_open_private(file, &samples_ops, sizeof(*reader));
-	if (!reader)
-		return -ENOMEM;
-	reader->wake = wake;
-	mutex_lock(&samples_mutex);
-	reader->set = last_samples;
-	if (reader->set)
-		kref_get(&reader->set->ref);
-	mutex_unlock(&samples_mutex);
-	return 0;
-}
-
-static int samples_open(struct inode *inode, struct file *file)
-{
-	return open_samples(file, false);
-}
-
-static int wake_samples_open(struct inode *inode, struct file *file)
-{
-	return open_samples(file, true);
-}
-
-static int samples_release(struct inode *inode, struct file *file)
-{
-	struct seq_file *m = file->private_data;
-	struct samples_reader *reader = m->private;
-
-	sample_set_put(reader->set);
-	return seq_release_private(inode, file);
-}
-
-static const struct file_operations samples_fops = {
-	.owner = THIS_MODULE,
-	.open = samples_open,
-	.read = seq_read,
-	.llseek = seq_lseek,
-	.release = samples_release,
-};
-
-static const struct file_operations wake_samples_fops = {
-	.owner = THIS_MODULE,
-	.open = wake_samples_open,
-	.read = seq_read,
-	.llseek = seq_lseek,
-	.release = samples_release,
-};
 
 static int __init cvmtune_cq_init(void)
 {
 	folder = debugfs_create_dir("cvmtune_cq", NULL);
 	if (IS_ERR(folder))
 		return PTR_ERR(folder);
-	debugfs_create_file("run", 0200, folder, NULL, &run_fops);
+	debugfs_create_file("run", 0200, folder, (void *)&run_ops,
+			    &cvmtune_run_fops);
 	debugfs_create_file("result", 0400, folder, NULL, &result_fops);
-	debugfs_create_file("samples", 0400, folder, NULL, &samples_fops);
-	debugfs_create_file("wake_samples", 0400, folder, NULL,
-			    &wake_samples_fops);
+	debugfs_create_file("samples", 0400, folder, (void *)CALLBACK_NS,
+			    &samples_fops);
+	debugfs_create_file("wake_samples", 0400, folder, (void *)WAKE_NS,
+			    &samples_fops);
 	return 0;
 }
 

@@ -78,7 +78,6 @@
 #include <linux/cpumask.h>
 #include <linux/debugfs.h>
 #include <linux/irq_work.h>
-#include <linux/kref.h>
 #include <linux/kthread.h>
 #include <linux/math64.h>
 #include <linux/module.h>
@@ -86,26 +85,19 @@
 #include <linux/prandom.h>
 #include <linux/sched.h>
 #include <linux/sched/task.h>
-#include <linux/seq_file.h>
-#include <linux/slab.h>
 #include <linux/smp.h>
 #include <linux/string.h>
 #include <linux/vmalloc.h>
 #include <asm/arch_timer.h>
 
 #include "cvmtune_lookup.h"
+#include "cvmtune_run.h"
+#include "cvmtune_samples.h"
 
 #define MAX_SAMPLES	100000
 #define MAX_GAP_US	USEC_PER_SEC
 #define MAX_LINE	256
 #define LOST_AFTER_S	5
-
-/* Samples of one complete run; kept while `samples` is open or it is the last. */
-struct sample_set {
-	struct kref ref;
-	u32 count;
-	u64 ns[];
-};
 
 struct request {
 	const struct ipi_kind *kind;
@@ -152,9 +144,6 @@ struct ipi_kind {
 	int (*prepare)(void);
 };
 
-static DEFINE_MUTEX(run_mutex);
-static DEFINE_MUTEX(samples_mutex);	/* protects last_samples */
-static struct sample_set *last_samples;
 static struct dentry *folder;
 
 /* Functions that are not exported; looked up when a kind first needs them. */
@@ -165,17 +154,6 @@ static bool (*queue_irq_work)(struct irq_work *work, int cpu);
 static __always_inline u64 now(void)
 {
 	return __arch_counter_get_cntvct();
-}
-
-static void sample_set_free(struct kref *ref)
-{
-	vfree(container_of(ref, struct sample_set, ref));
-}
-
-static void sample_set_put(struct sample_set *set)
-{
-	if (set)
-		kref_put(&set->ref, sample_set_free);
 }
 
 static void arm_message(struct run *run)
@@ -610,34 +588,13 @@ static bool cpus_usable(const struct request *req)
 	       cpu_online(req->dst);
 }
 
-static struct sample_set *sample_set_alloc(const struct request *req)
-{
-	u32 count = req->kind->once ? req->n : 0;
-	struct sample_set *set;
-
-	set = vzalloc(struct_size(set, ns, count));
-	if (set) {
-		kref_init(&set->ref);
-		set->count = count;
-	}
-	return set;
-}
-
-static void publish(struct sample_set *set)
-{
-	mutex_lock(&samples_mutex);
-	swap(last_samples, set);
-	mutex_unlock(&samples_mutex);
-	sample_set_put(set);
-}
-
 static struct run *run_alloc(const struct request *req)
 {
 	struct run *run = vzalloc(sizeof(*run));
 
 	if (!run)
 		return NULL;
-	run->samples = sample_set_alloc(req);
+	run->samples = sample_set_alloc(req->kind->once ? req->n : 0, 1);
 	if (!run->samples) {
 		vfree(run);
 		return NULL;
@@ -669,8 +626,9 @@ static void run_free(struct run *run)
 	vfree(run);
 }
 
-static int run_locked(const struct request *req)
+static int run_locked(const void *request)
 {
+	const struct request *req = request;
 	struct run *run;
 	int err;
 
@@ -688,7 +646,7 @@ static int run_locked(const struct request *req)
 	cpus_read_unlock();
 
 	if (!err) {
-		publish(run->samples);
+		sample_set_publish(run->samples);
 		run->samples = NULL;
 	}
 	run_free(run);
@@ -707,143 +665,47 @@ static const struct ipi_kind *find_kind(const char *name)
 	return NULL;
 }
 
-static int parse_request(char *line, struct request *req)
+static int parse_request(char *line, void *request)
 {
-	enum { SRC, DST, N, GAP_US, NUMBERS };
-	static const char * const keys[NUMBERS] = { "src", "dst", "n", "gap_us" };
-	u32 *const values[NUMBERS] = { &req->src, &req->dst, &req->n, &req->gap_us };
+	enum { SRC, DST, N, GAP_US, NR_NUMBERS };
+	static const struct cvmtune_number numbers[NR_NUMBERS] = {
+		[SRC] = { "src", 0, U32_MAX },
+		[DST] = { "dst", 0, U32_MAX },
+		[N] = { "n", 1, MAX_SAMPLES },
+		[GAP_US] = { "gap_us", 0, MAX_GAP_US },
+	};
+	struct request *req = request;
+	u32 number[NR_NUMBERS];
 	unsigned int given = 0;
-	char *word;
+	char *key, *value;
+	int more;
 
-	req->kind = NULL;
-	line = strim(line);
-	if (strchr(line, '\n'))	/* kstrtou32() would take it as an end */
-		return -EINVAL;
-	while ((word = strsep(&line, " \t"))) {
-		char *value = word;
-		int key;
-
-		if (!*word)
-			continue;
-		word = strsep(&value, "=");
-		if (!value)
-			return -EINVAL;
-		if (!strcmp(word, "kind")) {
+	while ((more = cvmtune_next_pair(&line, &key, &value)) > 0) {
+		if (!strcmp(key, "kind")) {
 			if (req->kind)
 				return -EINVAL;
 			req->kind = find_kind(value);
 			if (!req->kind)
 				return -EINVAL;
-			continue;
-		}
-		key = match_string(keys, NUMBERS, word);
-		if (key < 0 || given & BIT(key) ||
-		    kstrtou32(value, 10, values[key]))
+		} else if (!cvmtune_take_number(numbers, NR_NUMBERS, key, value,
+						number, &given)) {
 			return -EINVAL;
-		given |= BIT(key);
+		}
 	}
-	if (!req->kind || given != BIT(NUMBERS) - 1)
+	if (more || !req->kind || given != BIT(NR_NUMBERS) - 1)
 		return -EINVAL;
-	if (req->n < 1 || req->n > MAX_SAMPLES || req->gap_us > MAX_GAP_US)
-		return -EINVAL;
+	req->src = number[SRC];
+	req->dst = number[DST];
+	req->n = number[N];
+	req->gap_us = number[GAP_US];
 	return 0;
 }
 
-static ssize_t run_write(struct file *file, const char __user *user,
-			 size_t count, loff_t *pos)
-{
-	struct request req;
-	char *line;
-	int err;
-
-	if (*pos || !count || count > MAX_LINE)
-		return -EINVAL;
-	line = memdup_user_nul(user, count);
-	if (IS_ERR(line))
-		return PTR_ERR(line);
-	err = strlen(line) == count ? parse_request(line, &req) : -EINVAL;
-	kfree(line);
-	if (err)
-		return err;
-
-	if (!mutex_trylock(&run_mutex))
-		return -EBUSY;
-	err = run_locked(&req);
-	mutex_unlock(&run_mutex);
-	return err ?: count;
-}
-
-static const struct file_operations run_fops = {
-	.owner = THIS_MODULE,
-	.open = nonseekable_open,
-	.write = run_write,
-};
-
-/* `samples`: the seq_file's private pointer holds a reference, or is NULL. */
-
-static void *samples_at(struct seq_file *m, loff_t pos)
-{
-	struct sample_set *set = *(struct sample_set **)m->private;
-
-	return set && pos < set->count ? &set->ns[pos] : NULL;
-}
-
-static void *samples_start(struct seq_file *m, loff_t *pos)
-{
-	return samples_at(m, *pos);
-}
-
-static void *samples_next(struct seq_file *m, void *v, loff_t *pos)
-{
-	return samples_at(m, ++*pos);
-}
-
-static void samples_stop(struct seq_file *m, void *v)
-{
-}
-
-static int samples_show(struct seq_file *m, void *v)
-{
-	seq_printf(m, "%llu\n", *(u64 *)v);
-	return 0;
-}
-
-static const struct seq_operations samples_ops = {
-	.start = samples_start,
-	.next = samples_next,
-	.stop = samples_stop,
-	.show = samples_show,
-};
-
-static int samples_open(struct inode *inode, struct file *file)
-{
-	struct sample_set **set;
-
-	set = __seq_open_private(file, &samples_ops, sizeof(*set));
-	if (!set)
-		return -ENOMEM;
-	mutex_lock(&samples_mutex);
-	*set = last_samples;
-	if (*set)
-		kref_get(&(*set)->ref);
-	mutex_unlock(&samples_mutex);
-	return 0;
-}
-
-static int samples_release(struct inode *inode, struct file *file)
-{
-	struct seq_file *m = file->private_data;
-
-	sample_set_put(*(struct sample_set **)m->private);
-	return seq_release_private(inode, file);
-}
-
-static const struct file_operations samples_fops = {
-	.owner = THIS_MODULE,
-	.open = samples_open,
-	.read = seq_read,
-	.llseek = seq_lseek,
-	.release = samples_release,
+static const struct cvmtune_run_ops run_ops = {
+	.line_max = MAX_LINE,
+	.request_size = sizeof(struct request),
+	.parse = parse_request,
+	.run = run_locked,
 };
 
 static int __init cvmtune_ipi_init(void)
@@ -851,7 +713,8 @@ static int __init cvmtune_ipi_init(void)
 	folder = debugfs_create_dir("cvmtune_ipi", NULL);
 	if (IS_ERR(folder))
 		return PTR_ERR(folder);
-	debugfs_create_file("run", 0200, folder, NULL, &run_fops);
+	debugfs_create_file("run", 0200, folder, (void *)&run_ops,
+			    &cvmtune_run_fops);
 	debugfs_create_file("samples", 0400, folder, NULL, &samples_fops);
 	return 0;
 }

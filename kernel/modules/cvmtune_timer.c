@@ -154,7 +154,6 @@
 #include <linux/hrtimer.h>
 #include <linux/interrupt.h>
 #include <linux/irqflags.h>
-#include <linux/kref.h>
 #include <linux/kthread.h>
 #include <linux/ktime.h>
 #include <linux/math64.h>
@@ -176,6 +175,9 @@
 #include <asm/arch_timer.h>
 #include <asm/barrier.h>
 #include <asm/sysreg.h>
+
+#include "cvmtune_run.h"
+#include "cvmtune_samples.h"
 
 #define MAX_LINE	256
 #define MAX_SAMPLES	100000
@@ -257,13 +259,9 @@ static struct {
 } stats;
 
 /* The numbers of a line, by key. */
-enum number { CPU, N, INTERVAL_US, OFF_US, GAP_US, WORK, SECONDS, SEED, NR_KEYS };
+enum number { CPU, N, INTERVAL_US, OFF_US, GAP_US, WORK, SECONDS, SEED, NR_NUMBERS };
 
-static const struct {
-	const char *name;
-	u32 min;
-	u32 max;
-} keys[NR_KEYS] = {
+static const struct cvmtune_number numbers[NR_NUMBERS] = {
 	[CPU] = { "cpu", 0, U32_MAX },
 	[N] = { "n", 1, MAX_SAMPLES },
 	[INTERVAL_US] = { "interval_us", 20, USEC_PER_SEC },
@@ -276,14 +274,7 @@ static const struct {
 
 struct request {
 	const struct run_kind *kind;
-	u32 number[NR_KEYS];	/* 0 if not given */
-};
-
-/* Samples of one complete run; kept while `samples` is open or it is the last. */
-struct sample_set {
-	struct kref ref;
-	u32 count;
-	u64 ns[];
+	u32 number[NR_NUMBERS];	/* 0 if not given */
 };
 
 /**
@@ -373,9 +364,6 @@ static DEFINE_PER_CPU(struct worker, workers);
 static DEFINE_PER_CPU(struct task_struct *, worker_tasks);
 static bool torturing;
 
-static DEFINE_MUTEX(run_mutex);
-static DEFINE_MUTEX(samples_mutex);	/* protects last_samples */
-static struct sample_set *last_samples;
 static const struct run_kind *last_kind;
 static bool dead;			/* a thread hangs; under run_mutex */
 static struct dentry *folder;
@@ -655,37 +643,7 @@ static int require_virtual_timer(u32 cpu)
 	return err;
 }
 
-/* Sample sets */
-
-static void sample_set_free(struct kref *ref)
-{
-	vfree(container_of(ref, struct sample_set, ref));
-}
-
-static void sample_set_put(struct sample_set *set)
-{
-	if (set)
-		kref_put(&set->ref, sample_set_free);
-}
-
-static struct sample_set *sample_set_alloc(u32 count)
-{
-	struct sample_set *set = vzalloc(struct_size(set, ns, count));
-
-	if (set) {
-		kref_init(&set->ref);
-		set->count = count;
-	}
-	return set;
-}
-
-static void publish(struct sample_set *set)
-{
-	mutex_lock(&samples_mutex);
-	swap(last_samples, set);
-	mutex_unlock(&samples_mutex);
-	sample_set_put(set);
-}
+/* Runs */
 
 static struct run *run_alloc(const struct request *req)
 {
@@ -693,7 +651,7 @@ static struct run *run_alloc(const struct request *req)
 
 	if (!run)
 		return NULL;
-	run->samples = sample_set_alloc(req->number[N]);
+	run->samples = sample_set_alloc(req->number[N], 1);
 	if (!run->samples) {
 		vfree(run);
 		return NULL;
@@ -1552,7 +1510,7 @@ static int run_torture(const struct request *req, struct sample_set **samples)
 	if (!irq_entry)
 		pr_err("no tracepoint irq_handler_entry: no operation masked\n");
 
-	*samples = sample_set_alloc(0);
+	*samples = sample_set_alloc(0, 1);
 	if (!*samples)
 		return -ENOMEM;
 	cpus_read_lock();
@@ -1575,35 +1533,29 @@ static int run_torture(const struct request *req, struct sample_set **samples)
 
 /* `result` */
 
-static void show(struct seq_file *m, const char *key, const char *of,
-		 const atomic64_t *value)
-{
-	seq_printf(m, "%s%s %lld\n", key, of, (long long)atomic64_read(value));
-}
-
 static void show_oneshot(struct seq_file *m)
 {
-	show(m, "started", "", &stats.started[KIND_ONESHOT]);
-	show(m, "fired", "", &stats.fired[KIND_ONESHOT]);
+	cvmtune_show(m, "started", "", &stats.started[KIND_ONESHOT]);
+	cvmtune_show(m, "fired", "", &stats.fired[KIND_ONESHOT]);
 }
 
 static void show_periodic(struct seq_file *m)
 {
-	show(m, "started", "", &stats.started[KIND_PERIODIC]);
-	show(m, "fired", "", &stats.fired[KIND_PERIODIC]);
-	show(m, "missed", "", &stats.missed);
+	cvmtune_show(m, "started", "", &stats.started[KIND_PERIODIC]);
+	cvmtune_show(m, "fired", "", &stats.fired[KIND_PERIODIC]);
+	cvmtune_show(m, "missed", "", &stats.missed);
 }
 
 static void show_irqoff(struct seq_file *m)
 {
-	show(m, "sections", "", &stats.sections);
-	show(m, "fired", "", &stats.section_fired);
-	show(m, "work", "", &stats.work);
-	show(m, "section_ns_total", "", &stats.section_ns_total);
-	show(m, "wait_ns_total", "", &stats.wait_ns_total);
-	show(m, "unexpired", "", &stats.unexpired);
-	show(m, "retries", "", &stats.retries);
-	show(m, "arm_us", "", &stats.arm_us);
+	cvmtune_show(m, "sections", "", &stats.sections);
+	cvmtune_show(m, "fired", "", &stats.section_fired);
+	cvmtune_show(m, "work", "", &stats.work);
+	cvmtune_show(m, "section_ns_total", "", &stats.section_ns_total);
+	cvmtune_show(m, "wait_ns_total", "", &stats.wait_ns_total);
+	cvmtune_show(m, "unexpired", "", &stats.unexpired);
+	cvmtune_show(m, "retries", "", &stats.retries);
+	cvmtune_show(m, "arm_us", "", &stats.arm_us);
 }
 
 static void show_torture(struct seq_file *m)
@@ -1611,20 +1563,20 @@ static void show_torture(struct seq_file *m)
 	int kind;
 
 	for (kind = 0; kind < NR_KINDS; kind++) {
-		show(m, "started_", kind_names[kind], &stats.started[kind]);
-		show(m, "fired_", kind_names[kind], &stats.fired[kind]);
+		cvmtune_show(m, "started_", kind_names[kind], &stats.started[kind]);
+		cvmtune_show(m, "fired_", kind_names[kind], &stats.fired[kind]);
 	}
-	show(m, "overruns", "", &stats.overruns);
-	show(m, "cancelled", "", &stats.cancelled);
-	show(m, "cancelled_fired", "", &stats.cancelled_fired);
-	show(m, "while_masked", "", &stats.while_masked);
-	show(m, "masked_repeat", "", &stats.masked_repeat);
-	show(m, "masked_undone", "", &stats.masked_undone);
-	show(m, "tainted", "", &stats.tainted);
-	show(m, "istatus_lag", "", &stats.istatus_lag);
-	show(m, "operations", "", &stats.operations);
-	show(m, "cpus", "", &stats.cpus);
-	show(m, "seconds", "", &stats.seconds);
+	cvmtune_show(m, "overruns", "", &stats.overruns);
+	cvmtune_show(m, "cancelled", "", &stats.cancelled);
+	cvmtune_show(m, "cancelled_fired", "", &stats.cancelled_fired);
+	cvmtune_show(m, "while_masked", "", &stats.while_masked);
+	cvmtune_show(m, "masked_repeat", "", &stats.masked_repeat);
+	cvmtune_show(m, "masked_undone", "", &stats.masked_undone);
+	cvmtune_show(m, "tainted", "", &stats.tainted);
+	cvmtune_show(m, "istatus_lag", "", &stats.istatus_lag);
+	cvmtune_show(m, "operations", "", &stats.operations);
+	cvmtune_show(m, "cpus", "", &stats.cpus);
+	cvmtune_show(m, "seconds", "", &stats.seconds);
 }
 
 static int result_show(struct seq_file *m, void *v)
@@ -1637,13 +1589,13 @@ static int result_show(struct seq_file *m, void *v)
 	if (!kind)
 		return 0;
 	kind->show(m);
-	show(m, "lost", "", &stats.lost);
-	show(m, "early", "", &stats.early);
-	show(m, "twice", "", &stats.twice);
-	show(m, "hung", "", &stats.hung);
+	cvmtune_show(m, "lost", "", &stats.lost);
+	cvmtune_show(m, "early", "", &stats.early);
+	cvmtune_show(m, "twice", "", &stats.twice);
+	cvmtune_show(m, "hung", "", &stats.hung);
 	seq_printf(m, "late_mean_ns %lld\n", count ? div64_s64(total, count) : 0);
-	show(m, "late_max_ns", "", &stats.late_max);
-	show(m, "late_over_1ms", "", &stats.late_over_1ms);
+	cvmtune_show(m, "late_max_ns", "", &stats.late_max);
+	cvmtune_show(m, "late_over_1ms", "", &stats.late_over_1ms);
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(result);
@@ -1675,8 +1627,9 @@ static const struct run_kind run_kinds[] = {
 	},
 };
 
-static int run_locked(const struct request *req)
+static int run_locked(const void *request)
 {
+	const struct request *req = request;
 	struct sample_set *samples = NULL;
 	int err;
 
@@ -1692,7 +1645,7 @@ static int run_locked(const struct request *req)
 	if (err)
 		sample_set_put(samples);
 	else
-		publish(samples);
+		sample_set_publish(samples);
 	return err;
 }
 
@@ -1706,151 +1659,36 @@ static const struct run_kind *find_kind(const char *name)
 	return NULL;
 }
 
-static int find_key(const char *name)
+static int parse_request(char *line, void *request)
 {
-	int key;
+	struct request *req = request;
+	unsigned int given = 0;
+	char *key, *value;
+	int more;
 
-	for (key = 0; key < NR_KEYS; key++)
-		if (!strcmp(keys[key].name, name))
-			return key;
-	return -1;
-}
-
-static int parse_request(char *line, struct request *req)
-{
-	u32 given = 0;
-	char *word;
-
-	memset(req, 0, sizeof(*req));
-	line = strim(line);
-	if (strchr(line, '\n'))	/* kstrtou32() would take it as an end */
-		return -EINVAL;
-	while ((word = strsep(&line, " \t"))) {
-		char *value = word;
-		u32 number;
-		int key;
-
-		if (!*word)
-			continue;
-		word = strsep(&value, "=");
-		if (!value)
-			return -EINVAL;
-		if (!strcmp(word, "kind")) {
+	while ((more = cvmtune_next_pair(&line, &key, &value)) > 0) {
+		if (!strcmp(key, "kind")) {
 			if (req->kind)
 				return -EINVAL;
 			req->kind = find_kind(value);
 			if (!req->kind)
 				return -EINVAL;
-			continue;
+		} else if (!cvmtune_take_number(numbers, NR_NUMBERS, key, value,
+						req->number, &given)) {
+			return -EINVAL;
 		}
-		key = find_key(word);
-		if (key < 0 || given & BIT(key) || kstrtou32(value, 10, &number))
-			return -EINVAL;
-		if (number < keys[key].min || number > keys[key].max)
-			return -EINVAL;
-		req->number[key] = number;
-		given |= BIT(key);
 	}
-	if (!req->kind || (given & ~req->kind->optional) != req->kind->required)
+	if (more || !req->kind ||
+	    (given & ~req->kind->optional) != req->kind->required)
 		return -EINVAL;
 	return 0;
 }
 
-static ssize_t run_write(struct file *file, const char __user *user,
-			 size_t count, loff_t *pos)
-{
-	struct request req;
-	char *line;
-	int err;
-
-	if (*pos || !count || count > MAX_LINE)
-		return -EINVAL;
-	line = memdup_user_nul(user, count);
-	if (IS_ERR(line))
-		return PTR_ERR(line);
-	err = strlen(line) == count ? parse_request(line, &req) : -EINVAL;
-	kfree(line);
-	if (err)
-		return err;
-
-	if (!mutex_trylock(&run_mutex))
-		return -EBUSY;
-	err = run_locked(&req);
-	mutex_unlock(&run_mutex);
-	return err ?: count;
-}
-
-static const struct file_operations run_fops = {
-	.owner = THIS_MODULE,
-	.open = nonseekable_open,
-	.write = run_write,
-};
-
-/* `samples`: the seq_file's private pointer holds a reference, or is NULL. */
-
-static void *samples_at(struct seq_file *m, loff_t pos)
-{
-	struct sample_set *set = *(struct sample_set **)m->private;
-
-	return set && pos < set->count ? &set->ns[pos] : NULL;
-}
-
-static void *samples_start(struct seq_file *m, loff_t *pos)
-{
-	return samples_at(m, *pos);
-}
-
-static void *samples_next(struct seq_file *m, void *v, loff_t *pos)
-{
-	return samples_at(m, ++*pos);
-}
-
-static void samples_stop(struct seq_file *m, void *v)
-{
-}
-
-static int samples_show(struct seq_file *m, void *v)
-{
-	seq_printf(m, "%llu\n", *(u64 *)v);
-	return 0;
-}
-
-static const struct seq_operations samples_ops = {
-	.start = samples_start,
-	.next = samples_next,
-	.stop = samples_stop,
-	.show = samples_show,
-};
-
-static int samples_open(struct inode *inode, struct file *file)
-{
-	struct sample_set **set;
-
-	set = __seq_open_private(file, &samples_ops, sizeof(*set));
-	if (!set)
-		return -ENOMEM;
-	mutex_lock(&samples_mutex);
-	*set = last_samples;
-	if (*set)
-		kref_get(&(*set)->ref);
-	mutex_unlock(&samples_mutex);
-	return 0;
-}
-
-static int samples_release(struct inode *inode, struct file *file)
-{
-	struct seq_file *m = file->private_data;
-
-	sample_set_put(*(struct sample_set **)m->private);
-	return seq_release_private(inode, file);
-}
-
-static const struct file_operations samples_fops = {
-	.owner = THIS_MODULE,
-	.open = samples_open,
-	.read = seq_read,
-	.llseek = seq_lseek,
-	.release = samples_release,
+static const struct cvmtune_run_ops run_ops = {
+	.line_max = MAX_LINE,
+	.request_size = sizeof(struct request),
+	.parse = parse_request,
+	.run = run_locked,
 };
 
 static int __init cvmtune_timer_init(void)
@@ -1874,7 +1712,8 @@ static int __init cvmtune_timer_init(void)
 		smpboot_unregister_percpu_thread(&worker_threads);
 		return PTR_ERR(folder);
 	}
-	debugfs_create_file("run", 0200, folder, NULL, &run_fops);
+	debugfs_create_file("run", 0200, folder, (void *)&run_ops,
+			    &cvmtune_run_fops);
 	debugfs_create_file("samples", 0400, folder, NULL, &samples_fops);
 	debugfs_create_file("result", 0400, folder, NULL, &result_fops);
 	return 0;

@@ -87,9 +87,9 @@
 #include <linux/wait.h>
 
 #include "cvmtune_lookup.h"
+#include "cvmtune_run.h"
 
 #define MAX_LINE	128
-#define MAX_SECONDS	86400
 #define BATCH		4	/* calls that a sender has in flight */
 #define LOST_AFTER_MS	10000
 #define HUNG_AFTER_MS	60000	/* > a batch of losses, which are no hang */
@@ -185,7 +185,6 @@ struct sender {
 	bool lost;
 };
 
-static DEFINE_MUTEX(run_mutex);
 static DECLARE_WAIT_QUEUE_HEAD(all_finished);
 static atomic_t senders_active;
 static bool stop_sending;
@@ -771,8 +770,22 @@ static int storm(u32 seconds, u32 seed)
 	return err;
 }
 
-static int run_locked(u32 seconds, u32 seed)
+/* The line in `run` */
+
+enum number { SECONDS, SEED, NR_NUMBERS };
+
+static const struct cvmtune_number numbers[NR_NUMBERS] = {
+	[SECONDS] = { "seconds", 1, 86400 },
+	[SEED] = { "seed", 0, U32_MAX },
+};
+
+struct request {
+	u32 number[NR_NUMBERS];
+};
+
+static int run_locked(const void *request)
 {
+	const struct request *req = request;
 	int err;
 
 	if (dead)
@@ -784,7 +797,7 @@ static int run_locked(u32 seconds, u32 seed)
 		if (err)
 			return err;
 	}
-	err = storm(seconds, seed);
+	err = storm(req->number[SECONDS], req->number[SEED]);
 	if (ipi_entry) {
 		tracepoint_probe_unregister(ipi_entry, probe_ipi_entry, NULL);
 		tracepoint_synchronize_unregister();
@@ -792,97 +805,46 @@ static int run_locked(u32 seconds, u32 seed)
 	return err;
 }
 
-static int parse_line(char *line, u32 *seconds, u32 *seed)
+static int parse_request(char *line, void *request)
 {
-	bool have_seconds = false, have_seed = false;
-	char *word;
+	struct request *req = request;
+	unsigned int given = 0;
+	char *key, *value;
+	int more;
 
-	line = strim(line);
-	if (strchr(line, '\n'))	/* kstrtou32() would take it as an end */
-		return -EINVAL;
-	while ((word = strsep(&line, " \t"))) {
-		char *value = word;
-		bool *have;
-		u32 *number;
-
-		if (!*word)
-			continue;
-		word = strsep(&value, "=");
-		if (!strcmp(word, "seconds")) {
-			have = &have_seconds;
-			number = seconds;
-		} else if (!strcmp(word, "seed")) {
-			have = &have_seed;
-			number = seed;
-		} else {
+	while ((more = cvmtune_next_pair(&line, &key, &value)) > 0)
+		if (!cvmtune_take_number(numbers, NR_NUMBERS, key, value,
+					 req->number, &given))
 			return -EINVAL;
-		}
-		if (*have || !value || kstrtou32(value, 10, number))
-			return -EINVAL;
-		*have = true;
-	}
-	if (!have_seconds || !have_seed)
-		return -EINVAL;
-	if (*seconds < 1 || *seconds > MAX_SECONDS)
-		return -EINVAL;
-	return 0;
+	return !more && given == BIT(NR_NUMBERS) - 1 ? 0 : -EINVAL;
 }
 
-static ssize_t run_write(struct file *file, const char __user *user,
-			 size_t count, loff_t *pos)
-{
-	u32 seconds, seed;
-	char *line;
-	int err;
-
-	if (*pos || !count || count > MAX_LINE)
-		return -EINVAL;
-	line = memdup_user_nul(user, count);
-	if (IS_ERR(line))
-		return PTR_ERR(line);
-	err = strlen(line) == count ? parse_line(line, &seconds, &seed) : -EINVAL;
-	kfree(line);
-	if (err)
-		return err;
-
-	if (!mutex_trylock(&run_mutex))
-		return -EBUSY;
-	err = run_locked(seconds, seed);
-	mutex_unlock(&run_mutex);
-	return err ?: count;
-}
-
-static const struct file_operations run_fops = {
-	.owner = THIS_MODULE,
-	.open = nonseekable_open,
-	.write = run_write,
+static const struct cvmtune_run_ops run_ops = {
+	.line_max = MAX_LINE,
+	.request_size = sizeof(struct request),
+	.parse = parse_request,
+	.run = run_locked,
 };
-
-static void show(struct seq_file *m, const char *key, const char *of,
-		 const atomic64_t *value)
-{
-	seq_printf(m, "%s%s %lld\n", key, of, (long long)atomic64_read(value));
-}
 
 static int result_show(struct seq_file *m, void *v)
 {
 	int kind;
 
 	for (kind = 0; kind < NR_KINDS; kind++) {
-		show(m, "requested_", kind_names[kind], &stats.requested[kind]);
-		show(m, "handled_", kind_names[kind], &stats.handled[kind]);
+		cvmtune_show(m, "requested_", kind_names[kind], &stats.requested[kind]);
+		cvmtune_show(m, "handled_", kind_names[kind], &stats.handled[kind]);
 	}
 	for (kind = 0; kind < NR_TICKET_KINDS; kind++)
-		show(m, "forgiven_", kind_names[kind], &stats.forgiven[kind]);
-	show(m, "lost", "", &stats.lost);
-	show(m, "wrong_context", "", &stats.wrong_context);
-	show(m, "wrong_cpu", "", &stats.wrong_cpu);
-	show(m, "wrong_payload", "", &stats.wrong_payload);
-	show(m, "outside_hardirq", "", &stats.outside_hardirq);
-	show(m, "send_errors", "", &stats.send_errors);
-	show(m, "hung", "", &stats.hung);
-	show(m, "senders", "", &stats.senders);
-	show(m, "seconds", "", &stats.seconds);
+		cvmtune_show(m, "forgiven_", kind_names[kind], &stats.forgiven[kind]);
+	cvmtune_show(m, "lost", "", &stats.lost);
+	cvmtune_show(m, "wrong_context", "", &stats.wrong_context);
+	cvmtune_show(m, "wrong_cpu", "", &stats.wrong_cpu);
+	cvmtune_show(m, "wrong_payload", "", &stats.wrong_payload);
+	cvmtune_show(m, "outside_hardirq", "", &stats.outside_hardirq);
+	cvmtune_show(m, "send_errors", "", &stats.send_errors);
+	cvmtune_show(m, "hung", "", &stats.hung);
+	cvmtune_show(m, "senders", "", &stats.senders);
+	cvmtune_show(m, "seconds", "", &stats.seconds);
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(result);
@@ -906,7 +868,8 @@ static int __init cvmtune_storm_init(void)
 		err = PTR_ERR(folder);
 		goto hotplug;
 	}
-	debugfs_create_file("run", 0200, folder, NULL, &run_fops);
+	debugfs_create_file("run", 0200, folder, (void *)&run_ops,
+			    &cvmtune_run_fops);
 	debugfs_create_file("result", 0400, folder, NULL, &result_fops);
 	return 0;
 
