@@ -40,7 +40,7 @@ lint: setup
 
 test: lint
 	$(BIN)/cvmtune lab kernel check
-	$(BIN)/pytest tests/unit tests/contract -n auto --dist loadfile
+	$(BIN)/pytest tests/unit tests/contract -n auto --dist worksteal
 	$(BIN)/pytest tests/vm -m 'not stress'
 
 stress: setup

@@ -3,12 +3,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import mkdtemp
+
 import pytest
 from hypothesis import settings
 
+from tests.fakes.os_calls import in_memory
+
 # How long an example takes says more of the computer, which may be busy, than of what is tested.
-settings.register_profile("cvmtune", deadline=None)
+settings.register_profile("cvmtune", deadline=None, max_examples=50)
 settings.load_profile("cvmtune")
+
+
+@pytest.fixture(scope="session")
+def memory() -> Iterator[Path]:
+    """A directory that needs no disk, for what makes thousands of small files. Programs may not run there."""
+    with in_memory() as directory:
+        yield directory
+
+
+@pytest.fixture
+def scratch(memory: Path) -> Path:
+    """An empty directory in memory."""
+    return Path(mkdtemp(dir=memory))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -11,6 +11,12 @@ from tests.fakes.kernel import BootKernel, FakeKernel
 
 
 @pytest.fixture
+def tmp_path(scratch: Path) -> Path:
+    """As pytest's own, but in memory."""
+    return scratch
+
+
+@pytest.fixture
 def boot(tmp_path: Path) -> BootKernel:
     """Return what makes a fresh fake kernel: boot(path, width=4, possible="0-3", kind=FakeKernel)."""
     count = 0

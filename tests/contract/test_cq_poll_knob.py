@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvmtune.core.system import LocalSystem
-from cvmtune.features.cq_poll.knob import MOUNTS, ONLINE, PATH, CqPoll
-from cvmtune.tuning.contract import Knob, KnobError, Plan
-from tests.fakes.kernel import FAULTS, CqPollKernel, Crash, When, os_error
+from cvmtune.knobs.contract import Knob, KnobError, Plan
+from cvmtune.knobs.cq_poll import MOUNTS, ONLINE, PATH, CqPoll
+from tests.fakes.kernel import SWEEPS, CqPollKernel, Crash, When, os_error
 
 MAINLINE, VENDOR = False, True
 BOTH = [pytest.param(MAINLINE, id="mainline"), pytest.param(VENDOR, id="vendor")]
@@ -102,21 +102,19 @@ def test_reads_with_a_newline_and_without(knob: Knob, mainline: CqPollKernel, te
     assert knob.read(mainline).value == value
 
 
-@pytest.mark.parametrize("text", BAD_TEXTS)
-def test_file_that_shows_no_cpu_is_a_state_and_is_not_written(
-    knob: Knob, kernel: CqPollKernel, text: str
-) -> None:
+def test_file_that_shows_no_cpu_is_a_state_and_is_not_written(knob: Knob, kernel: CqPollKernel) -> None:
     plan = knob.plan(kernel, "3")
-    kernel.show(text)
-    state = knob.read(kernel)
-    assert (state.available, state.value) == (False, None)
-    assert state.problem is not None
-    assert "something else than a polling CPU" in state.problem
-    for step in (knob.apply, knob.verify, knob.undo):
+    for text in BAD_TEXTS:
+        kernel.show(text)
+        state = knob.read(kernel)
+        assert (state.available, state.value) == (False, None), repr(text)
+        assert state.problem is not None
+        assert "something else than a polling CPU" in state.problem
+        for step in (knob.apply, knob.verify, knob.undo):
+            with pytest.raises(KnobError, match="something else"):
+                step(kernel, plan)
         with pytest.raises(KnobError, match="something else"):
-            step(kernel, plan)
-    with pytest.raises(KnobError, match="something else"):
-        knob.plan(kernel, "3")
+            knob.plan(kernel, "3")
     assert kernel.written == []
 
 
@@ -127,8 +125,8 @@ def test_file_that_shows_no_cpu_is_a_state_and_is_not_written(
     | st.text(max_size=3).map("Current polling core is: {}".format)
     | st.text(max_size=3).map("Current polling thread is down{}".format)
 )
-def test_any_text_gives_a_state(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
-    kernel = boot(tmp_path_factory.getbasetemp(), MAINLINE)
+def test_any_text_gives_a_state(memory: Path, text: str) -> None:
+    kernel = boot(memory, MAINLINE)
     kernel.show(text)
     state = CqPoll().read(kernel)
     assert state.available == (state.value is not None) == (state.problem is None)
@@ -168,11 +166,11 @@ def test_plan_tells_before_and_after_and_writes_nothing(knob: Knob, kernel: CqPo
     assert kernel.written == []
 
 
-@pytest.mark.parametrize("want", BAD_VALUES)
-def test_plan_refuses_what_is_no_cpu(knob: Knob, kernel: CqPollKernel, want: str) -> None:
-    with pytest.raises(KnobError, match="neither a CPU's number nor -1") as caught:
-        knob.plan(kernel, want)
-    assert "-1 for off" in caught.value.next_step
+def test_plan_refuses_what_is_no_cpu(knob: Knob, kernel: CqPollKernel) -> None:
+    for want in BAD_VALUES:
+        with pytest.raises(KnobError, match="neither a CPU's number nor -1") as caught:
+            knob.plan(kernel, want)
+        assert "-1 for off" in caught.value.next_step, repr(want)
     assert kernel.written == []
 
 
@@ -313,18 +311,13 @@ def test_file_that_vanished_since_planning(knob: Knob, kernel: CqPollKernel) -> 
     assert not kernel.exists(PATH)
 
 
-@pytest.mark.parametrize("text", [*BAD_VALUES, "4", "8192"])
-@pytest.mark.parametrize("field", ["before", "after"])
-def test_bad_value_in_a_saved_plan_is_never_written(
-    knob: Knob, kernel: CqPollKernel, field: str, text: str
-) -> None:
-    plan = Plan(PATH, text, "3") if field == "before" else Plan(PATH, "2", text)
-    with pytest.raises(KnobError):
-        knob.apply(kernel, plan)
-    if field == "before":
-        with pytest.raises(KnobError):
-            knob.undo(kernel, plan)
-    assert kernel.written == []
+def test_bad_value_in_a_saved_plan_is_never_written(knob: Knob, kernel: CqPollKernel) -> None:
+    for text in [*BAD_VALUES, "4", "8192"]:
+        before, after = Plan(PATH, text, "3"), Plan(PATH, "2", text)
+        for step, plan in ((knob.apply, before), (knob.undo, before), (knob.apply, after)):
+            with pytest.raises(KnobError):
+                step(kernel, plan)
+            assert kernel.written == [], repr(text)
 
 
 VALUES = st.text() | st.integers(-3, 5).map(str)
@@ -333,9 +326,9 @@ VALUES = st.text() | st.integers(-3, 5).map(str)
 @steady
 @given(vendor=st.booleans(), before=VALUES, after=VALUES)
 def test_any_saved_plan_leads_to_a_write_of_plain_values_only(
-    tmp_path_factory: pytest.TempPathFactory, vendor: bool, before: str, after: str
+    memory: Path, vendor: bool, before: str, after: str
 ) -> None:
-    kernel = boot(tmp_path_factory.getbasetemp(), vendor, 2)
+    kernel = boot(memory, vendor, 2)
     for step in (CqPoll().apply, CqPoll().undo):
         try:
             step(kernel, Plan(PATH, before, after))
@@ -414,8 +407,8 @@ def test_other_mounts_do_not_matter(knob: Knob, vendor: CqPollKernel, proto: str
 # The kernel escapes blank, tab, newline and backslash.
 @steady
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters=" \t\n\\\0")))
-def test_mount_is_found_wherever_it_is(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
-    vendor = boot(tmp_path_factory.getbasetemp(), VENDOR, 2)
+def test_mount_is_found_wherever_it_is(memory: Path, name: str) -> None:
+    vendor = boot(memory, VENDOR, 2)
     vendor.mount("/" + name)
     with pytest.raises(KnobError, match="over RDMA"):
         CqPoll().plan(vendor, "-1")
@@ -588,9 +581,7 @@ def test_verify_raises_when_it_cannot_tell(knob: Knob, kernel: CqPollKernel) -> 
 
 @pytest.mark.parametrize("vendor", BOTH)
 @pytest.mark.parametrize(("old", "new"), CHANGES)
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("lasting", [1, 2, 3])
+@pytest.mark.parametrize(("fault", "when", "lasting"), SWEEPS)
 @pytest.mark.parametrize("method", ["apply", "undo"])
 def test_fault_anywhere_leaves_old_or_new_and_can_be_undone(
     tmp_path: Path,

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from cvmtune.core.system import LocalSystem
-from cvmtune.features.soft_ipi import knob as soft_ipi
-from cvmtune.features.wfx import knob as wfx
-from cvmtune.tuning.contract import Knob, KnobError, Plan
-from cvmtune.tuning.file_knob import MaskKnob
-from tests.fakes.kernel import FAULTS, BootKernel, Crash, FakeKernel, WfxKernel, When, os_error
+from cvmtune.knobs import soft_ipi, wfx
+from cvmtune.knobs.contract import Knob, KnobError, Plan
+from cvmtune.knobs.files import MaskKnob
+from tests.fakes.kernel import SWEEPS, BootKernel, Crash, FakeKernel, WfxKernel, When, os_error
 
 Start = Callable[[int], FakeKernel]
 
@@ -102,13 +101,13 @@ def test_unreadable_file_is_a_state(knob: Knob, kernel: FakeKernel) -> None:
     assert "run as root" in state.problem
 
 
-@pytest.mark.parametrize("text", ["", "nonsense\n", "Current mask: 3\n", "0x3\n"])
-def test_file_that_shows_no_mask_is_a_state(knob: Knob, kernel: FakeKernel, text: str) -> None:
-    kernel.show(text)
-    state = knob.read(kernel)
-    assert (state.available, state.value) == (False, None)
-    assert state.problem is not None
-    assert "something else than a mask" in state.problem
+def test_file_that_shows_no_mask_is_a_state(knob: Knob, kernel: FakeKernel) -> None:
+    for text in ("", "nonsense\n", "Current mask: 3\n", "0x3\n"):
+        kernel.show(text)
+        state = knob.read(kernel)
+        assert (state.available, state.value) == (False, None), repr(text)
+        assert state.problem is not None
+        assert "something else than a mask" in state.problem
 
 
 # plan
@@ -119,11 +118,11 @@ def test_plan_tells_before_and_after_and_writes_nothing(case: Case, knob: Knob, 
     assert kernel.written == []
 
 
-@pytest.mark.parametrize("want", BAD_MASKS)
-def test_plan_refuses_what_is_no_mask(knob: Knob, kernel: FakeKernel, want: str) -> None:
-    with pytest.raises(KnobError, match="no hex CPU mask"):
-        knob.plan(kernel, want)
-    assert kernel.written == []
+def test_plan_refuses_what_is_no_mask(knob: Knob, kernel: FakeKernel) -> None:
+    for want in BAD_MASKS:
+        with pytest.raises(KnobError, match="no hex CPU mask"):
+            knob.plan(kernel, want)
+        assert kernel.written == [], repr(want)
 
 
 def test_plan_needs_the_file(case: Case, knob: Knob, kernel: FakeKernel) -> None:
@@ -135,7 +134,7 @@ def test_plan_needs_the_file(case: Case, knob: Knob, kernel: FakeKernel) -> None
 # apply, verify, undo without faults
 
 
-@pytest.mark.parametrize("width", [4, 31, 32, 33, 64, 65, 128, 200, 512])
+@pytest.mark.parametrize("width", [4, 32, 33, 512])
 def test_apply_then_undo(knob: Knob, start: Start, width: int) -> None:
     kernel = start(width)
     old, new = set(range(0, width, 2)), {0, width - 1}
@@ -230,20 +229,14 @@ def test_file_that_vanished_since_planning(case: Case, knob: Knob, kernel: FakeK
     assert not kernel.exists(case.path)
 
 
-@pytest.mark.parametrize("text", [*BAD_MASKS, "1" + 20 * ",00000000", "too wide"])
-@pytest.mark.parametrize("field", ["before", "after"])
-def test_bad_mask_in_a_saved_plan_is_never_written(
-    case: Case, knob: Knob, kernel: FakeKernel, field: str, text: str
-) -> None:
-    text = case.too_wide if text == "too wide" else text
-    plan = Plan(case.path, text, "c") if field == "before" else Plan(case.path, "3", text)
-    with pytest.raises(KnobError):
-        knob.apply(kernel, plan)
-    if field == "before":
-        with pytest.raises(KnobError):
-            knob.undo(kernel, plan)
-    assert kernel.cpus == OLD
-    assert kernel.written == []
+def test_bad_mask_in_a_saved_plan_is_never_written(case: Case, knob: Knob, kernel: FakeKernel) -> None:
+    for text in [*BAD_MASKS, "1" + 20 * ",00000000", case.too_wide]:
+        before, after = Plan(case.path, text, "c"), Plan(case.path, "3", text)
+        for step, plan in ((knob.apply, before), (knob.undo, before), (knob.apply, after)):
+            with pytest.raises(KnobError):
+                step(kernel, plan)
+            assert kernel.cpus == OLD, repr(text)
+            assert kernel.written == [], repr(text)
 
 
 def test_plan_for_another_file_is_refused(case: Case, knob: Knob, kernel: FakeKernel) -> None:
@@ -316,9 +309,7 @@ def test_verify_raises_when_it_cannot_tell(knob: Knob, kernel: FakeKernel) -> No
         knob.verify(kernel, plan)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("lasting", [1, 2, 3])
+@pytest.mark.parametrize(("fault", "when", "lasting"), SWEEPS)
 @pytest.mark.parametrize("method", ["apply", "undo"])
 def test_fault_anywhere_leaves_old_or_new_and_can_be_undone(
     case: Case, start: Start, fault: BaseException, when: When, lasting: int, method: str

@@ -21,7 +21,7 @@ from cvmtune.features.soft_ipi.knob import IpiPollUs
 from cvmtune.features.wfx.knob import WfxGuard
 from cvmtune.tuning.contract import Knob, KnobError, Plan
 from tests.fakes.controls import CQ_IDLE_US, IPI_POLL_US, WFX_GUARD, BoolKernel, UintKernel
-from tests.fakes.kernel import FAULTS, Crash, FakeSystem, When, os_error
+from tests.fakes.kernel import SWEEPS, Crash, FakeSystem, When, os_error
 
 # What is none, whether a user gives it, a saved plan or the kernel.
 BAD_NUMBERS = [
@@ -254,10 +254,8 @@ def test_bad_value_in_a_saved_plan_is_never_written(case: Case, knob: Knob, kern
 
 @steady
 @given(st.text() | st.integers(-3, 1 << 33).map(str), st.sampled_from([IPI, CQ, GUARD]))
-def test_any_text_leads_to_a_value_in_canonical_form_or_to_none(
-    tmp_path_factory: pytest.TempPathFactory, text: str, case: Case
-) -> None:
-    kernel = case.kernel(Path(mkdtemp(dir=tmp_path_factory.getbasetemp())))
+def test_any_text_leads_to_a_value_in_canonical_form_or_to_none(memory: Path, text: str, case: Case) -> None:
+    kernel = case.kernel(Path(mkdtemp(dir=memory)))
     with suppress(KnobError):
         plan = case.make().plan(kernel, text)
         case.make().apply(kernel, plan)
@@ -265,9 +263,7 @@ def test_any_text_leads_to_a_value_in_canonical_form_or_to_none(
         assert plan.after in ("Y", "N") if case is GUARD else plan.after == str(int(text))
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("lasting", [1, 2, 3])
+@pytest.mark.parametrize(("fault", "when", "lasting"), SWEEPS)
 @pytest.mark.parametrize("method", ["apply", "undo"])
 def test_fault_anywhere_leaves_old_or_new_and_can_be_undone(
     case: Case, tmp_path: Path, fault: BaseException, when: When, lasting: int, method: str

@@ -36,7 +36,7 @@ from tests.fakes.controls import (
     Controls,
 )
 from tests.fakes.kernel import Crash, When, os_error
-from tests.fakes.os_calls import in_memory, traced, watched
+from tests.fakes.os_calls import traced, watched
 
 # In the order in which they must be applied; what each control shows at first, and what it is then set to.
 PATHS = {
@@ -67,12 +67,6 @@ FAULTS: dict[str, BaseException] = {
 
 # Each input makes files, which takes what a busy computer leaves; and the inputs are the same on every run.
 steady = settings(deadline=None, derandomize=True)
-
-
-@pytest.fixture(scope="module")
-def memory() -> Iterator[Path]:
-    with in_memory() as directory:
-        yield directory
 
 
 @pytest.fixture
@@ -417,14 +411,24 @@ def test_interrupt_goes_on_once_all_is_put_back(
     assert controls.show() == SHOWN
 
 
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("lasting", [1, 2, 20])
-@pytest.mark.parametrize("stacked", [False, True])
+# Each kind of fault, each span, and before and after an operation; EIO in full, which is handled as most are.
+@pytest.mark.parametrize(
+    ("name", "when", "lasting", "stacked"),
+    [
+        *(("EIO", when, lasting, False) for when in ("before", "after") for lasting in (1, 2, 20)),
+        *(("EIO", "before", 2, True), ("EIO", "after", 20, True)),
+        *(("EPERM", "before", 1, False), ("ENOENT", "before", 1, False), ("ENOENT", "after", 20, True)),
+        *(("error", "before", 2, True), ("error", "after", 1, False), ("error", "after", 20, False)),
+        *(("interrupt", "before", 1, False), ("interrupt", "after", 1, True)),
+        *(("interrupt", "before", 20, True), ("interrupt", "after", 2, False)),
+        *(("crash", "before", 1, False), ("crash", "after", 1, True)),
+    ],
+)
 def test_fault_at_any_operation_of_apply(
-    memory: Path, fault: BaseException, when: When, lasting: int, stacked: bool
+    memory: Path, name: str, when: When, lasting: int, stacked: bool
 ) -> None:
     """Let each operation in turn, and those just after it, fail."""
+    fault = FAULTS[name]
     outcomes = []
     for operation in itertools.count():
         controls, journal = make(memory)
@@ -454,9 +458,13 @@ def test_fault_at_any_operation_of_apply(
     assert PartlyApplied in outcomes or lasting < 20 or isinstance(fault, Crash)
 
 
-@pytest.mark.parametrize("fault", ["EIO", "EPERM", "interrupt", "crash"])
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("lasting", [1, 100])
+JOURNAL_FAULTS = [
+    *(("EIO", when, lasting) for when in ("before", "after") for lasting in (1, 100)),
+    *(("interrupt", "before", 1), ("interrupt", "after", 100), ("crash", "before", 1), ("crash", "after", 1)),
+]
+
+
+@pytest.mark.parametrize(("fault", "when", "lasting"), [*JOURNAL_FAULTS, ("EPERM", "before", 1)])
 def test_fault_of_the_journal_at_any_call_of_apply(
     memory: Path, fault: str, when: When, lasting: int
 ) -> None:
@@ -801,12 +809,21 @@ def test_journal_of_a_full_disk_that_can_be_emptied_only_in_part(
     assert journal.entries() == []
 
 
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("lasting", [1, 3])
-def test_fault_at_any_operation_of_rollback(
-    memory: Path, fault: BaseException, when: When, lasting: int
-) -> None:
+@pytest.mark.parametrize(
+    ("name", "when", "lasting"),
+    [
+        *(("EIO", when, lasting) for when in ("before", "after") for lasting in (1, 3)),
+        *(("EPERM", "after", 1), ("ENOENT", "before", 1), ("error", "before", 3), ("error", "after", 1)),
+        *(
+            ("interrupt", "before", 3),
+            ("interrupt", "after", 1),
+            ("crash", "before", 1),
+            ("crash", "after", 1),
+        ),
+    ],
+)
+def test_fault_at_any_operation_of_rollback(memory: Path, name: str, when: When, lasting: int) -> None:
+    fault = FAULTS[name]
     for operation in itertools.count():
         controls, journal = make(memory)
         change(controls, journal, SOME)
@@ -828,9 +845,7 @@ def test_fault_at_any_operation_of_rollback(
     assert operation >= 4 * 3
 
 
-@pytest.mark.parametrize("fault", ["EIO", "interrupt", "crash"])
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("lasting", [1, 100])
+@pytest.mark.parametrize(("fault", "when", "lasting"), JOURNAL_FAULTS)
 def test_fault_of_the_journal_at_any_call_of_rollback(
     memory: Path, fault: str, when: When, lasting: int
 ) -> None:

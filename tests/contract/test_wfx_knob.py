@@ -89,7 +89,7 @@ def test_fake_vendor_kernel_fails_the_test_on_a_bad_mask(boot: BootKernel, text:
 # mainline: every id to 511, whatever the machine's CPUs
 
 
-@pytest.mark.parametrize("width", [1, 4, 32, 33, 128, 600])
+@pytest.mark.parametrize("width", [1, 33, 600])
 @pytest.mark.parametrize("ids", [{32}, {4, 200}, {511}, set(range(512))])
 def test_mainline_takes_ids_beyond_the_cpus(knob: Knob, boot: BootKernel, width: int, ids: set[int]) -> None:
     kernel = boot(PATH, width, kind=WfxKernel)
@@ -116,7 +116,7 @@ def test_plan_refuses_ids_that_no_vcpu_can_have(
 # a vendor's: none beyond the CPUs
 
 
-@pytest.mark.parametrize("width", [1, 2, 4, 31, 32, 33, 64, 65, 128, 200, 600])
+@pytest.mark.parametrize("width", [1, 2, 32, 33, 600])
 def test_vendor_kernel_gets_ids_up_to_its_last_cpu_only(knob: Knob, boot: BootKernel, width: int) -> None:
     kernel = boot(PATH, width)
     with pytest.raises(KnobError, match=f"cannot take: {width} ") as caught:
@@ -198,9 +198,9 @@ WIDTHS = st.integers(1, 520)
 @steady
 @given(kind=st.sampled_from([WfxKernel, FakeKernel]), width=WIDTHS, old=IDS, new=IDS)
 def test_any_mask_that_the_kernel_has_is_set_and_put_back_and_no_other(
-    tmp_path_factory: pytest.TempPathFactory, kind: Kind, width: int, old: frozenset[int], new: frozenset[int]
+    memory: Path, kind: Kind, width: int, old: frozenset[int], new: frozenset[int]
 ) -> None:
-    kernel = kind(Path(mkdtemp(dir=tmp_path_factory.getbasetemp())), PATH, width, f"0-{width - 1}")
+    kernel = kind(Path(mkdtemp(dir=memory)), PATH, width, f"0-{width - 1}")
     old = frozenset(cpu for cpu in old if cpu < kernel.width)
     kernel.cpus = set(old)
     if max(new, default=-1) >= kernel.width:
@@ -217,14 +217,14 @@ def test_any_mask_that_the_kernel_has_is_set_and_put_back_and_no_other(
 @steady
 @given(kind=st.sampled_from([WfxKernel, FakeKernel]), width=WIDTHS, present=IDS, before=IDS, after=IDS)
 def test_no_saved_plan_leads_to_a_mask_that_the_kernel_does_not_take(
-    tmp_path_factory: pytest.TempPathFactory,
+    memory: Path,
     kind: Kind,
     width: int,
     present: frozenset[int],
     before: frozenset[int],
     after: frozenset[int],
 ) -> None:
-    kernel = kind(Path(mkdtemp(dir=tmp_path_factory.getbasetemp())), PATH, width, f"0-{width - 1}")
+    kernel = kind(Path(mkdtemp(dir=memory)), PATH, width, f"0-{width - 1}")
     kernel.cpus = {cpu for cpu in present if cpu < kernel.width}
     for step in (Wfx().undo, Wfx().apply, Wfx().undo):
         with suppress(KnobError):

@@ -27,12 +27,21 @@ def os_error(number: int) -> OSError:
     return OSError(number, os.strerror(number))
 
 
-FAULTS = [
-    pytest.param(os_error(errno.EIO), id="EIO"),
-    pytest.param(os_error(errno.EPERM), id="EPERM"),
-    pytest.param(os_error(errno.ENOENT), id="ENOENT"),
-    pytest.param(os_error(errno.EINVAL), id="EINVAL"),
-    pytest.param(Crash(), id="crash"),
+# What fails, whether before or after it has had its effect, and for how many operations. Only some errors are
+# told from each other, so one of them is tried for every span; and after a crash there is no next operation.
+SWEEPS = [
+    *(
+        pytest.param(os_error(errno.EIO), when, lasting, id=f"EIO-{when}-{lasting}")
+        for when in ("before", "after")
+        for lasting in (1, 2, 3)
+    ),
+    pytest.param(os_error(errno.EPERM), "before", 1, id="EPERM-before-1"),
+    pytest.param(os_error(errno.EPERM), "after", 2, id="EPERM-after-2"),
+    pytest.param(os_error(errno.ENOENT), "before", 2, id="ENOENT-before-2"),
+    pytest.param(os_error(errno.ENOENT), "after", 1, id="ENOENT-after-1"),
+    pytest.param(os_error(errno.EINVAL), "before", 1, id="EINVAL-before-1"),
+    pytest.param(Crash(), "before", 1, id="crash-before-1"),
+    pytest.param(Crash(), "after", 1, id="crash-after-1"),
 ]
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from cvmtune.commands import lab as lab_commands
 from cvmtune.commands import prove
 from cvmtune.experiments.rounds import RawRun, Series
 from cvmtune.lab.lab import Lab
+from cvmtune.report import stats
 from cvmtune.report.judge import judge
 from cvmtune.report.schema import Results
 from cvmtune.workloads import database
@@ -34,6 +35,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
+
+
+@pytest.fixture(scope="module")
+def few_resamples() -> Iterator[None]:
+    """Take less time over intervals, for tests to which it does not matter how exact they are."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(stats, "RESAMPLES", 200)
+        yield
 
 
 @pytest.fixture

@@ -524,7 +524,7 @@ LET_PASS = ("run pgrep", "run pidwait", "run timeout")
 
 
 @FAULTS
-def test_whatever_fails_all_is_left_as_it_was(tmp_path: Path, fault: BaseException, when: When) -> None:
+def test_whatever_fails_all_is_left_as_it_was(scratch: Path, fault: BaseException, when: When) -> None:
     def experiment(machine: Machine) -> None:
         run(machine, ("on",), scale=TINY)
         failed = machine.guest.failed
@@ -532,9 +532,9 @@ def test_whatever_fails_all_is_left_as_it_was(tmp_path: Path, fault: BaseExcepti
             raise Refused(0, "let pass")
 
     changed = fail_in_turn(
-        lambda name: different(tmp_path / name), experiment, fault, when, unknown=set(BEGUN)
+        lambda name: different(scratch / name), experiment, fault, when, unknown=set(BEGUN)
     )
-    assert changed == different(tmp_path / "other").state().keys()
+    assert changed == different(scratch / "other").state().keys()
 
 
 # Figures

@@ -557,16 +557,16 @@ def test_guest_and_host_are_left_as_they_were(machine: Machine, mode: str) -> No
 
 
 @FAULTS
-def test_whatever_fails_all_is_left_as_it_was(tmp_path: Path, fault: BaseException, when: When) -> None:
+def test_whatever_fails_all_is_left_as_it_was(scratch: Path, fault: BaseException, when: When) -> None:
     changed = fail_in_turn(
-        lambda name: Machine(tmp_path / name),
+        lambda name: Machine(scratch / name),
         lambda machine: run(machine, ("off",)),
         fault,
         when,
         # Loaded or begun, but we never learned of it.
         unknown={"module", "module for hypercalls", "sections"},
     )
-    assert changed == Machine(tmp_path / "other").state().keys() - {"halt polling"}
+    assert changed == Machine(scratch / "other").state().keys() - {"halt polling"}
 
 
 def test_state_that_is_none_is_an_error_that_leaves_nothing(machine: Machine) -> None:
@@ -824,9 +824,9 @@ def test_first_round_trips_after_a_boot_are_not_told(machine: Machine) -> None:
 
 @FAULTS
 def test_whatever_fails_in_counting_instructions_all_is_left_as_it_was(
-    tmp_path: Path, fault: BaseException, when: When
+    scratch: Path, fault: BaseException, when: When
 ) -> None:
     changed = fail_in_turn(
-        lambda name: Machine(tmp_path / name), paths, fault, when, unknown={"module", "module for hypercalls"}
+        lambda name: Machine(scratch / name), paths, fault, when, unknown={"module", "module for hypercalls"}
     )
-    assert changed == Machine(tmp_path / "other").state().keys() - {"sections"}
+    assert changed == Machine(scratch / "other").state().keys() - {"sections"}

@@ -352,16 +352,16 @@ def test_guest_and_host_are_left_as_they_were(
 
 
 @FAULTS
-def test_whatever_fails_all_is_left_as_it_was(tmp_path: Path, fault: BaseException, when: When) -> None:
+def test_whatever_fails_all_is_left_as_it_was(scratch: Path, fault: BaseException, when: When) -> None:
     changed = fail_in_turn(
-        lambda name: fresh(tmp_path / name),
+        lambda name: fresh(scratch / name),
         lambda machine: run(machine, ("on, with soft IPIs",)),
         fault,
         when,
         # Whose number we never learned.
         unknown={"timers"},
     )
-    assert changed == fresh(tmp_path / "other").state().keys() - {"halt polling"}
+    assert changed == fresh(scratch / "other").state().keys() - {"halt polling"}
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

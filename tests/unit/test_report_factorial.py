@@ -79,7 +79,7 @@ def effects(found: Factorial) -> list[Effect]:
 ratios = st.floats(0.3, 5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     gains=st.fixed_dictionaries({factor: ratios for factor in FACTORS}),
     drift=st.lists(ratios, min_size=2, max_size=4),
@@ -102,7 +102,7 @@ def test_gains_that_multiply_are_found_and_do_not_interact(
             assert cell.gain is None
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     gains=st.fixed_dictionaries({factor: ratios for factor in FACTORS}),
     pair=st.sampled_from(list(combinations(FACTORS, 2))),
@@ -193,7 +193,7 @@ def test_a_round_disturbs_its_own_cells_alone() -> None:
 noise = st.floats(0.05, 20)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.data(), st.integers(2, 4))
 def test_every_interval_holds_its_ratio(data: st.DataObject, rounds: int) -> None:
     """Of up to four rounds as they are, resamples hold each once often enough to be within the interval."""
@@ -234,7 +234,7 @@ def test_is_deterministic() -> None:
 cells_and_rounds = [(on, index) for index in range(4) for on in ALL]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.sets(st.sampled_from(cells_and_rounds), max_size=6))
 def test_a_round_that_one_cell_lacks_is_left_out_of_all(missing: set[tuple[Features, int]]) -> None:
     whole = [index for index in range(4) if index not in {lacks for _, lacks in missing}]

@@ -170,7 +170,7 @@ def test_what_is_out_of_the_ordinary(group: list[Breakdown]) -> None:
         assert not re.search(r"\b(nan|inf)\b", svg)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     st.lists(
         st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=8).map(lambda means: breakdown(*means)),

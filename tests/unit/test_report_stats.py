@@ -5,7 +5,7 @@ import random
 import statistics
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvmtune.report import stats
@@ -91,6 +91,7 @@ def test_interval_holds_the_ratio_of_some_resample(data: list[stats.Pair]) -> No
     assert high <= largest * (1 + 1e-9)
 
 
+@settings(max_examples=10)
 @given(pairs)
 def test_interval_is_reproducible(data: list[stats.Pair]) -> None:
     assert stats.bootstrap_interval(data) == stats.bootstrap_interval(data)

@@ -22,6 +22,8 @@ from cvmtune.report.table import format_effect
 from cvmtune.workloads.blackbox.experiment import AFTER, COMBINATIONS, FEATURES, SINGLES
 from cvmtune.workloads.blackbox.verdict import CLOSED, MAIN_METRICS, REQUESTED
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 ENVIRONMENT: dict[str, object] = {
     "date": "2025-03-04 05:06 UTC",
     "cvmtune": "1.2.3",

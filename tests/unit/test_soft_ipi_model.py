@@ -56,27 +56,12 @@ UNREACHED = {("store_buffer", "-end-")}
 pytestmark = needs_spin
 
 
-@pytest.fixture(scope="module", params=PROPERTIES, ids=lambda prop: prop.name)
-def full_search(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Property, str]:
-    """A property and the report of its search in the unchanged model."""
-    prop: Property = request.param
-    return prop, search_whole(MODEL, prop, tmp_path_factory.getbasetemp())
-
-
-def test_property_holds(full_search: tuple[Property, str]) -> None:
-    _, report = full_search
+@pytest.mark.parametrize("prop", PROPERTIES, ids=lambda prop: prop.name)
+def test_property_holds(prop: Property, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """In the unchanged model, of which the search sees every state and reaches every statement."""
+    report = search_whole(MODEL, prop, tmp_path_factory.getbasetemp())
     assert errors(report) == 0, report
-
-
-def test_search_is_complete(full_search: tuple[Property, str]) -> None:
-    prop, report = full_search
     assert_complete(report, prop, MIN_STATES)
-
-
-def test_every_statement_is_reached(full_search: tuple[Property, str]) -> None:
-    _, report = full_search
     assert report.count("unreached in proctype") == 3, report
     assert set(unreached(report)) == UNREACHED
 
