@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # make prove    set up what is missing, build, boot, measure: report.html and results.json
 # make test     every test, lint, types, the kernel checks
-# make stress   the long forms on the debug kernels; SHORT=1 for some minutes of them
+# make stress   the long forms, on kernels that look for errors; SHORT=1: some minutes, on one such kernel
 # make setup    only what is missing: packages (as root) and the Python environment
 # make lint     ruff, mypy, import-linter, shellcheck
 # make clean    removes the Python environment and the results; the cache: cvmtune lab clean
@@ -44,7 +44,7 @@ test: lint
 	$(BIN)/pytest tests/vm -m 'not stress'
 
 stress: setup
-	$(BIN)/pytest -m stress $(if $(SHORT),--short) -s
+	$(BIN)/pytest tests/vm -m stress $(if $(SHORT),--short) -s
 
 clean:
 	rm -rf $(VENV) report.html results.json

@@ -109,11 +109,14 @@ def reset(system: System) -> None:
         system.write_text(parameter, value)
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
+def wait_until(
+    condition: Callable[[], bool], what: str, seconds: float = 120.0, *, pause: float = 0.05
+) -> None:
+    """Wait for a state; how long it takes says nothing. Each look is work for a guest: `pause` is between."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"waited {seconds:g} s for: {what}"
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 @dataclass(frozen=True)
@@ -169,11 +172,6 @@ def poller(system: System) -> tuple[str, int] | None:
 def run_ns(system: System, pid: int) -> int:
     """For how long a task has had a CPU, ns."""
     return int(system.read_text(f"/proc/{pid}/schedstat").split()[0])
-
-
-def uptime_ns(system: System) -> int:
-    """The guest's own time: it may go slower than ours."""
-    return int(float(system.read_text("/proc/uptime").split()[0]) * 1e9)
 
 
 def complaints(system: System) -> list[str]:

@@ -4,7 +4,7 @@
 Run as a program it records the counter sets of tests/unit/recordings, which test_advisor_recordings.py goes
 by:
 
-    .venv/bin/python -m tests.vm.loads tests/unit/recordings [NAME ...]
+    .venv/bin/python tests/vm/loads.py tests/unit/recordings [NAME ...]
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from pathlib import Path
 
+# Beside this file; as a program it has no other way to them than pytest's configuration.
+sys.path.insert(0, str(Path(__file__).parent))
+
 from cvmtune.core.system import System
 from cvmtune.experiments.guest import Host
 from cvmtune.lab.cache import Cache
@@ -24,10 +27,11 @@ from cvmtune.lab.machine import BootOptions, Machine
 from cvmtune.lab.progress import terminal_progress
 from cvmtune.workloads import nfs_rdma
 from cvmtune.workloads.nfs_rdma import Load
-from tests.vm.cq_poll_guest import Background, load, unload
+from tests.vm.cq_poll_guest import Background, load, unload, wait_until
 
 CPUS = 4
 _SECONDS = 5
+_PAUSE_US = 8000
 
 
 @contextmanager
@@ -55,18 +59,17 @@ def timers(guest: System) -> AbstractContextManager[None]:
 def nfs_writes(guest: System, cpu: int) -> Iterator[None]:
     """A writer on that CPU, on a mount over RDMA, with the module for polling loaded and off.
 
-    At a rate that leaves an emulated machine time to idle.
+    It pauses after each write, which leaves an emulated machine time to idle, however slow it is.
     """
     load(guest)
     try:
         with nfs_rdma.mounted(guest) as mount:
             logs = guest.run(["mktemp", "-d"]).check().stdout.strip()
-            argv = nfs_rdma.write_command(
-                mount.path, Load(writes=1_000_000, rate=120, depth=8, cpu=cpu), logs
-            )
+            argv = nfs_rdma.write_command(mount.path, Load(writes=1_000_000, cpu=cpu), logs)
+            argv.append(f"--thinktime={_PAUSE_US}")
             with background(guest, f"exec {shlex.join(argv)} >/dev/null"):
                 # fio is slow to start.
-                guest.run(["sleep", "4"]).check()
+                wait_until(lambda: mount.statistics()["WRITE"].ops > 10, "fio's first writes")
                 yield
     finally:
         unload(guest)

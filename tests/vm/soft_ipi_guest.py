@@ -21,14 +21,6 @@ def statistics(system: System, cpu: int) -> dict[str, int]:
     return soft_statistics(system.read_text(STATS))[cpu]
 
 
-def ticks(system: System, cpu: int) -> int:
-    """Interrupts of the architected timer on a CPU."""
-    for line in system.read_text("/proc/interrupts").splitlines():
-        if line.rstrip().endswith("arch_timer"):
-            return int(line.split()[1 + cpu])
-    raise AssertionError("no row for the timer")
-
-
 def storm(system: System, seconds: int) -> dict[str, int]:
     """Run the storm module and check its books; return them."""
     command = f"echo seconds={seconds} seed=1 >/sys/kernel/debug/cvmtune_storm/run"

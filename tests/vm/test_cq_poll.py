@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +14,7 @@ from cvmtune.experiments.guest import applied, loaded_module
 from cvmtune.features.soft_ipi.knob import SoftIpi
 from cvmtune.lab.lab import GUEST_TOOLS
 from cvmtune.lab.machine import Machine
-from cvmtune.observe.procfs import IPI_ROWS, parse_interrupts
+from cvmtune.observe.procfs import IPI_ROWS, SOFT_IPI_ROW, parse_interrupts
 from cvmtune.workloads import nfs_rdma
 from cvmtune.workloads.nfs_rdma import PROVIDERS, Load, Mount, unmount, verify, write
 from tests.vm.cq_poll_guest import (
@@ -41,21 +42,23 @@ from tests.vm.cq_poll_guest import (
     site,
     totals,
     unload,
-    uptime_ns,
     use_device,
     use_mount,
     wait_polled,
     wait_until,
 )
+from tests.vm.shared_machines import PLAIN
+
+pytestmark = pytest.mark.on(PLAIN)
 
 ONLINE = "/sys/devices/system/cpu/cpu1/online"
 both = pytest.mark.parametrize("device", PROVIDERS, indirect=True)
 
 
 @pytest.fixture(scope="module")
-def ready(plain: Machine) -> Iterator[System]:
-    with site(plain.guest):
-        yield plain.guest
+def ready(machine: Machine) -> Iterator[System]:
+    with site(machine.guest):
+        yield machine.guest
 
 
 @pytest.fixture
@@ -112,13 +115,9 @@ def test_a_cpu_is_given_by_its_number(guest: System) -> None:
         if thread:
             affinity = guest.run(["taskset", "-c", "-p", str(thread[1])]).check().stdout
             assert affinity.endswith(f": {text.strip()}\n")
-
-
-def test_the_cpu_that_polls_already_may_be_named_again(guest: System) -> None:
-    guest.write_text(CONTROL, "1")
-    thread = poller(guest)
-    guest.write_text(CONTROL, "1")
-    assert poller(guest) == thread
+            # The CPU that polls already may be named again.
+            guest.write_text(CONTROL, text)
+            assert poller(guest) == thread
 
 
 def test_a_bad_number_changes_nothing(guest: System) -> None:
@@ -194,13 +193,15 @@ def test_queues_made_later_are_too_and_freed_ones_forgotten(mount: Mount) -> Non
     guest = mount.guest
     guest.write_text(CONTROL, "1")
     wait_polled(guest)
-    for _ in range(3):
+    for _ in range(2):
         unmount(guest, PATH)
         wait_polled(guest, number=0)
         nfs_rdma.mount(guest, PATH)
         wait_polled(guest)
+        before = completions(guest)
         assert verify(mount, mb=1) == 256
-    assert completions(guest) > 1000
+        # Of a write and of a read, a send and a receive at least, at each end; some may share a reply.
+        assert completions(guest) - before > 500
 
 
 def test_whose_queues_are_polled_can_be_chosen(mount: Mount) -> None:
@@ -220,21 +221,21 @@ def test_whose_queues_are_polled_can_be_chosen(mount: Mount) -> None:
     assert {cq.owner for cq in cqs(guest)} == {CLIENT, "ib_core"}
 
 
-@pytest.mark.parametrize(("kind", "owner"), [("own", "cvmtune_cq"), ("pool", "ib_core")])
-@both
-def test_other_modules_queues_are_polled_if_named(guest: System, device: str, kind: str, owner: str) -> None:
+def test_other_modules_queues_are_polled_if_named(guest: System, device: str) -> None:
     n = 100
-    line = f"kind=pingpong n={n} cq={kind}"
-    guest.write_text(CONTROL, "1")
-    assert put_load(guest, device, line)["handled_by_poller"] == 0
-    guest.write_text(OWNERS, f"{owner}\n")
-    result = put_load(guest, device, line)
-    assert result["handled_by_poller"] + result["handled_by_worker"] == 2 * n
-    if kind == "pool":
-        # They are those of the first load, hence polled before the second.
-        assert result["handled_by_worker"] == 0
-    # The worker may be first at a queue just made, until the poller has come by.
-    assert result["handled_by_worker"] <= n // 10
+    for kind, owner in (("own", "cvmtune_cq"), ("pool", "ib_core")):
+        line = f"kind=pingpong n={n} cq={kind}"
+        guest.write_text(OWNERS, f"{CLIENT}\n")
+        guest.write_text(CONTROL, "1")
+        assert put_load(guest, device, line)["handled_by_poller"] == 0
+        guest.write_text(OWNERS, f"{owner}\n")
+        result = put_load(guest, device, line)
+        assert result["handled_by_poller"] + result["handled_by_worker"] == 2 * n
+        if kind == "pool":
+            # They are those of the first load, hence polled before the second.
+            assert result["handled_by_worker"] == 0
+        # The worker may be first at a queue just made, until the poller has come by.
+        assert result["handled_by_worker"] <= n // 10
 
 
 # Changes while work is on its way
@@ -243,7 +244,7 @@ def test_other_modules_queues_are_polled_if_named(guest: System, device: str, ki
 def test_turning_it_off_hands_all_back(mount: Mount) -> None:
     guest = mount.guest
     with io(mount):
-        for _ in range(3):
+        for _ in range(2):
             guest.write_text(CONTROL, "1")
             wait_polled(guest)
             progress(mount)
@@ -262,7 +263,7 @@ def test_turning_it_off_hands_all_back(mount: Mount) -> None:
 def test_it_moves_from_cpu_to_cpu(mount: Mount) -> None:
     guest = mount.guest
     with io(mount):
-        for cpu in ("0", "1", "0", "1"):
+        for cpu in ("0", "1", "0"):
             guest.write_text(CONTROL, cpu)
             assert guest.read_text(CONTROL) == f"{cpu}\n"
             thread = poller(guest)
@@ -302,7 +303,7 @@ def test_it_ends_when_its_cpu_goes_offline(mount: Mount) -> None:
 def test_the_module_can_be_removed_while_it_polls(mount: Mount) -> None:
     guest = mount.guest
     with io(mount):
-        for _ in range(3):
+        for _ in range(2):
             guest.write_text(CONTROL, "1")
             wait_polled(guest)
             progress(mount)
@@ -319,7 +320,7 @@ def test_it_polls_again_after_suspend(mount: Mount) -> None:
     guest.write_text(CONTROL, "1")
     wait_polled(guest)
     before = totals(guest)
-    guest.run(["rtcwake", "-m", "freeze", "-s", "2"], timeout=120).check()
+    guest.run(["rtcwake", "-m", "freeze", "-s", "4"], timeout=120).check()
     assert guest.read_text(CONTROL) == "1\n"
     wait_polled(guest)
     after = totals(guest)
@@ -333,48 +334,37 @@ def test_it_polls_again_after_suspend(mount: Mount) -> None:
 # What it costs
 
 
-def spans(guest: System, seconds: int) -> Iterator[tuple[int, int, int]]:
-    """For some spans, each `seconds` long: its length, how long the poller says that it was awake, and how
-    long it had its CPU, all in the guest's own ns."""
-    thread = poller(guest)
-    assert thread
-    for _ in range(3):
-        began = uptime_ns(guest), totals(guest)["awake_ns"], run_ns(guest, thread[1])
-        guest.run(["taskset", "-c", "0", "sleep", str(seconds)]).check()
-        ended = uptime_ns(guest), totals(guest)["awake_ns"], run_ns(guest, thread[1])
-        span, awake, ran = (after - before for before, after in zip(began, ended, strict=True))
-        yield span, awake, ran
+def visits(guest: System) -> int:
+    return sum(cq.polls for cq in cqs(guest))
 
 
-def test_with_a_window_an_idle_mount_costs_next_to_nothing(mount: Mount) -> None:
+def test_with_a_window_an_idle_mount_costs_nothing(mount: Mount) -> None:
     guest = mount.guest
     guest.write_text(CONTROL, "1")
     wait_polled(guest)
     verify(mount, mb=1)
-    # Now and then the client tells the server that it lives; were the thread always awake, no span were free.
-    seen = []
-    for span, awake, ran in spans(guest, 2):
-        seen.append((span, awake, ran))
-        if awake < span / 100 and ran < span / 100:
-            return
-    pytest.fail(f"{seen}")
+    thread = poller(guest)
+    assert thread
+
+    def stands_still() -> bool:
+        before = visits(guest), totals(guest)["awake_ns"], run_ns(guest, thread[1])
+        time.sleep(0.5)
+        return before == (visits(guest), totals(guest)["awake_ns"], run_ns(guest, thread[1]))
+
+    # Now and then the client tells the server that it lives. Were the thread awake, each count would grow.
+    wait_until(stands_still, "the poller to do nothing")
 
 
 def test_without_a_window_it_polls_all_the_time(mount: Mount) -> None:
     guest = mount.guest
-    guest.write_text(IDLE_US, "0")
     guest.write_text(CONTROL, "1")
     wait_polled(guest)
-    sleeps = totals(guest)["sleeps"]
-    seen = []
-    for span, awake, ran in spans(guest, 1):
-        seen.append((span, awake, ran))
-        if awake > span * 0.8 and ran > span * 0.8:
-            break
-    else:
-        pytest.fail(f"{seen}")
-    # Others want the CPU at times, for whom it sleeps. With a window of 1 ms: hundreds.
-    assert totals(guest)["sleeps"] - sleeps < 100
+    guest.write_text(IDLE_US, "0")
+    before, sleeps = visits(guest), totals(guest)["sleeps"]
+    # With a window an idle mount has some hundreds of visits at most.
+    wait_until(lambda: visits(guest) > before + 20_000, "20000 visits to idle queues")
+    # Others want the CPU at times, for whom it sleeps.
+    assert totals(guest)["sleeps"] - sleeps < 2_000
 
 
 def test_a_sleeping_poller_is_woken_by_completions(mount: Mount) -> None:
@@ -383,7 +373,7 @@ def test_a_sleeping_poller_is_woken_by_completions(mount: Mount) -> None:
     guest.write_text(CONTROL, "1")
     wait_polled(guest)
     before, polled = totals(guest), completions(guest)
-    write(mount, Load(writes=60, rate=50))
+    write(mount, Load(writes=60))
     after = totals(guest)
     assert after["sleeps"] - before["sleeps"] >= 30
     assert after["wakeups"] - before["wakeups"] >= 30
@@ -404,11 +394,10 @@ def test_a_window_reaches_a_poller_that_has_none(mount: Mount) -> None:
 def test_soft_ipis_reach_its_cpu_while_it_polls(mount: Mount) -> None:
     guest, ipis = mount.guest, 300
 
-    def ipis_by_hardware() -> int:
+    def taken() -> tuple[int, int]:
         rows = parse_interrupts(guest.read_text("/proc/interrupts"))
-        return sum(rows[row][1] for row in IPI_ROWS)
+        return sum(rows[row][1] for row in IPI_ROWS), rows[SOFT_IPI_ROW][1]
 
-    sent = {}
     guest.write_text(IDLE_US, "0")
     with loaded_module(guest, GUEST_TOOLS, "cvmtune_ipi"):
         for named in ("0", "2"):
@@ -416,14 +405,18 @@ def test_soft_ipis_reach_its_cpu_while_it_polls(mount: Mount) -> None:
             with applied(SoftIpi(), guest, named):
                 guest.write_text(CONTROL, "1")
                 wait_polled(guest)
-                before = ipis_by_hardware()
+                before = taken()
                 run = f"kind=notify src=0 dst=1 n={ipis} gap_us=300"
                 guest.write_text("/sys/kernel/debug/cvmtune_ipi/run", run)
-                sent[named] = ipis_by_hardware() - before
+                hardware, softly = (new - old for new, old in zip(taken(), before, strict=True))
                 guest.write_text(CONTROL, OFF)
-    # While it visits a CQ they come by hardware.
-    assert sent["0"] >= ipis, sent
-    assert sent["2"] < ipis * 0.5, sent
+            assert hardware + softly >= ipis
+            if named == "0":
+                assert softly == 0
+            else:
+                # While it visits a CQ they come by hardware, and that takes longer on a busy computer. If the
+                # poller did not look for them, all would: it keeps its CPU from idling.
+                assert softly > ipis // 10, (hardware, softly)
 
 
 @pytest.fixture
@@ -444,38 +437,43 @@ def test_a_poller_that_finds_nothing_leaves_its_cpu_to_others(mount: Mount, hog:
     guest.write_text(IDLE_US, "0")
     guest.write_text(CONTROL, "1")
     wait_polled(guest)
-    task = task_of(guest, hog)
-    assert task
-    shares = []
-    for _ in range(3):
-        began, ran = uptime_ns(guest), run_ns(guest, task)
-        guest.run(["taskset", "-c", "0", "sleep", "1"]).check()
-        shares.append((run_ns(guest, task) - ran) / (uptime_ns(guest) - began))
-        if shares[-1] > 0.75:
-            return
-    # One half if the two took turns.
-    pytest.fail(f"the program had {shares} of its CPU")
+    program, thread = task_of(guest, hog), poller(guest)
+    assert program
+    assert thread
+
+    def ran_ns() -> tuple[int, int]:
+        return run_ns(guest, program), run_ns(guest, thread[1])
+
+    def has_run() -> bool:
+        return ran_ns()[0] > before[0] + 1e9
+
+    before = ran_ns()
+    wait_until(has_run, "the program to have had its CPU for a second")
+    of_program, of_poller = (new - old for new, old in zip(ran_ns(), before, strict=True))
+    # As much as the program if the two took turns.
+    assert of_poller < of_program / 2
 
 
-@pytest.mark.parametrize("idle_us", ["0", "1000"])
-def test_a_program_on_its_cpu_does_not_stop_io(mount: Mount, hog: Background, idle_us: str) -> None:
+def test_a_program_on_its_cpu_does_not_stop_io(mount: Mount, hog: Background) -> None:
     guest = mount.guest
-    guest.write_text(IDLE_US, idle_us)
-    guest.write_text(CONTROL, "1")
-    wait_polled(guest)
-    before = completions(guest)
-    write(mount, Load(writes=50, cpu=0), timeout=120)
-    assert completions(guest) - before >= 100
+    for idle_us in ("0", "1000"):
+        guest.write_text(IDLE_US, idle_us)
+        guest.write_text(CONTROL, "1")
+        wait_polled(guest)
+        before = completions(guest)
+        write(mount, Load(writes=30, cpu=0), timeout=240)
+        assert completions(guest) - before >= 60
 
 
 # Exact books
 
-LOADS = {
-    "pingpong": "kind=pingpong n=200",
-    "sleeping callbacks": "kind=pingpong n=50 sleep_us=2000 ctx=unbound",
-    "flood": "kind=flood n=2000 queues=2 depth=64",
-    "churn": "kind=churn seconds=1 queues=2",
-}
+LOADS = (
+    "kind=pingpong n=100",
+    # Callbacks that sleep.
+    "kind=pingpong n=30 sleep_us=2000 ctx=unbound",
+    "kind=flood n=1000 queues=2 depth=64",
+    "kind=churn seconds=1 queues=2",
+)
 SWITCHING = f"""
     import random, time
     random.seed(1)
@@ -486,32 +484,30 @@ SWITCHING = f"""
 """
 
 
-@pytest.mark.parametrize("name", LOADS)
 @both
-def test_each_work_request_is_handled_once_off_on_and_while_switching(
-    guest: System, device: str, name: str
-) -> None:
+def test_each_work_request_is_handled_once_off_on_and_while_switching(guest: System, device: str) -> None:
     guest.write_text(OWNERS, "cvmtune_cq\n")
-    assert put_load(guest, device, LOADS[name])["handled_by_poller"] == 0
+    for line in LOADS:
+        assert put_load(guest, device, line)["handled_by_poller"] == 0, line
     guest.write_text(CONTROL, "1")
-    result = put_load(guest, device, LOADS[name])
-    assert result["handled_by_poller"] > 0
-    # The worker may be first at a queue just made, and a churn makes queues all the time.
-    if name != "churn":
-        assert result["handled_by_worker"] <= result["handled_by_poller"] // 10
-    with beside(guest, SWITCHING):
-        put_load(guest, device, LOADS[name])
-
-
-@both
-def test_switches_met_the_load(guest: System, device: str) -> None:
-    """Had none happened while messages were on their way, the books would have shown nothing."""
+    for line in LOADS:
+        result = put_load(guest, device, line)
+        assert result["handled_by_poller"] > 0, line
+        # The worker may be first at a queue just made, and a churn makes queues all the time.
+        if "churn" not in line:
+            assert result["handled_by_worker"] <= result["handled_by_poller"] // 10, line
     guest.write_text(OWNERS, "all\n")
     with beside(guest, SWITCHING):
-        result = put_load(guest, device, "kind=flood seconds=2 depth=64")
-    assert result["switches"] >= 5
-    assert result["handled_by_worker"] > 0
-    assert result["handled_by_poller"] > 0
+        for line in LOADS:
+            put_load(guest, device, line)
+        # Had no switch happened while messages were on their way, the books would have shown nothing.
+        wait_until(lambda: switches_meet_the_load(guest, device), "switches amid a load", 240)
+
+
+def switches_meet_the_load(guest: System, device: str) -> bool:
+    result = put_load(guest, device, "kind=flood seconds=1 depth=64")
+    both = min(result["handled_by_worker"], result["handled_by_poller"]) > 0
+    return both and result["switches"] >= 5
 
 
 def test_nfs_and_other_work_are_polled_together(mount: Mount) -> None:
@@ -520,7 +516,7 @@ def test_nfs_and_other_work_are_polled_together(mount: Mount) -> None:
     guest.write_text(CONTROL, "1")
     with io(mount):
         before = completions(guest)
-        running = Background(guest, load_line(mount.provider, "kind=flood seconds=2 queues=2 depth=64"))
+        running = Background(guest, load_line(mount.provider, "kind=flood n=2000 queues=2 depth=64"))
         progress(mount)
         assert running.wait() == 0, running.output
         assert books(guest)["handled_by_poller"] > 0

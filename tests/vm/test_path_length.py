@@ -15,6 +15,7 @@ NOPS = 4.0
 
 # With the stress tests for its kernel, which no other test needs.
 @pytest.mark.stress
+@pytest.mark.long
 def test_off_costs_a_nop_or_two(lab: Lab) -> None:
     lengths = {}
     for state, flavour, mask in (("absent", "absent", "0"), ("off", "default", "0"), ("on", "default", "3")):

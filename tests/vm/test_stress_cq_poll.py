@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from cvmtune.core.system import System
-from cvmtune.lab.lab import GUEST_TOOLS, Lab
-from cvmtune.lab.machine import BootOptions, Machine
+from cvmtune.lab.lab import GUEST_TOOLS
+from cvmtune.lab.machine import Machine
 from cvmtune.workloads import nfs_rdma
 from cvmtune.workloads.nfs_rdma import Mount, unmount, verify_command
 from tests.vm.cq_poll_guest import (
@@ -39,14 +39,12 @@ from tests.vm.cq_poll_guest import (
     wait_until,
     writer,
 )
+from tests.vm.shared_machines import DEBUG, KCSAN, MANY_CPUS
 from tests.vm.soft_ipi_guest import CONTROL as SOFT_IPI
 from tests.vm.soft_ipi_guest import storm
 from tests.vm.test_stress_soft_ipi import RACE, SPLAT
 
-pytestmark = pytest.mark.stress
-
-# More vCPUs than this computer may have CPUs: the emulator then interrupts them anywhere.
-CPUS = 4
+pytestmark = [pytest.mark.stress, pytest.mark.on(DEBUG)]
 
 # In the headlines of races functions have their module's name behind them, those in the kernel have not.
 OURS = re.compile(r"\[(?:ib_core_cq_poll|cvmtune_cq)\]|ib_cq_")
@@ -70,11 +68,13 @@ deeds = {{
     "m": reload,
 }}
 write("{OWNERS}", "all")
+order = list("cccccccooiiinnm")
 while True:
-    deed = random.choice("cccccccooiiinnm")
-    deeds[deed]()
-    print(deed, end="", flush=True)
-    time.sleep(random.random() / 5)
+    random.shuffle(order)
+    for deed in order:
+        deeds[deed]()
+        print(deed, end="", flush=True)
+        time.sleep(random.random() / 5)
 """
 
 # Writes what may or may not be a value, while another one does so too. By the documentation (of kstrtoint(),
@@ -86,8 +86,8 @@ PARAMETERS = {{
     # path: pieces of text, is it a value, what it may read as
     "{CONTROL}": (
         [b"-1", b"0", b"1", b"2", b"3", b"-1\\n", b"4", b"16", b"-2", b"99999999999", b"+", b"-", b" ", b"x"],
-        lambda text: re.fullmatch(rb"[+-]?[0-9]+\\n?", text) and -1 <= int(text) < {CPUS},
-        lambda text: int(text) in range(-1, {CPUS}),
+        lambda text: re.fullmatch(rb"[+-]?[0-9]+\\n?", text) and -1 <= int(text) < {MANY_CPUS},
+        lambda text: int(text) in range(-1, {MANY_CPUS}),
     ),
     "{IDLE_US}": (
         [b"0", b"1", b"1000", b"17", b"4294967295", b"4294967296", b"0x10", b"-1", b"\\n", b" ", b"x", b"+"],
@@ -132,24 +132,19 @@ print(accepted, refused)
 NFSD = "/proc/fs/nfsd"
 
 
-@pytest.fixture(scope="module", params=["debug", "kcsan"])
-def machine(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Machine]:
-    options = BootOptions(cpus=CPUS, append=("hung_task_panic=0",))
-    with lab.boot("plain", flavour=request.param, options=options) as booted, site(booted.guest):
-        yield booted
+@pytest.fixture(scope="module")
+def ready(machine: Machine) -> Iterator[Machine]:
+    with site(machine.guest):
+        yield machine
 
 
 @pytest.fixture
-def guest(machine: Machine) -> Iterator[System]:
+def guest(ready: Machine) -> Iterator[System]:
     """A guest in which polling is off before and after, and whose kernel finds no fault."""
-    reset(machine.guest)
-    yield machine.guest
-    reset(machine.guest)
-    assert faults(machine) == []
-
-
-on_debug = pytest.mark.parametrize("machine", ["debug"], indirect=True)
-on_kcsan = pytest.mark.parametrize("machine", ["kcsan"], indirect=True)
+    reset(ready.guest)
+    yield ready.guest
+    reset(ready.guest)
+    assert faults(ready) == []
 
 
 def faults(machine: Machine) -> list[str]:
@@ -167,32 +162,31 @@ def counted(switching: Background) -> dict[str, int]:
     return {deed: deeds.count(deed) for deed in "coinm"}
 
 
-@on_debug
 @pytest.mark.timeout(1800)
 def test_data_survive_whatever_is_switched(guest: System, pytestconfig: pytest.Config) -> None:
     short = pytestconfig.getoption("--short")
-    seconds = 30 if short else 600
+    seconds = 20 if short else 600
     mount = use_mount(guest, "rxe")
     verifying = [*verify_command(mount.path, mb=1), "--time_based", f"--runtime={seconds}"]
     with beside(guest, SWITCHING) as switching:
-        fio = Background(guest, shlex.join(verifying))
-        flood = Background(guest, load_line("rxe", f"kind=flood seconds={seconds} depth=8"))
-        # One that hangs does not end.
-        assert fio.wait(seconds + 240) == 0, fio.output
-        assert flood.wait() == 0, flood.output
-        deeds = counted(switching)
-    result = books(guest)
-    print(deeds, result)
-    assert sum(deeds.values()) >= seconds
-    assert all(deeds.values()), deeds
-    # Both have had their part in it, and have met: else it was no test.
-    assert min(result["handled_by_worker"], result["handled_by_poller"]) > 100
-    assert result["switches"] >= 5
+        # On a busy computer it may take longer until all has happened: else it was no test.
+        for _ in range(5):
+            fio = Background(guest, shlex.join(verifying))
+            flood = Background(guest, load_line("rxe", f"kind=flood seconds={seconds} depth=8"))
+            # One that hangs does not end.
+            assert fio.wait(seconds + 240) == 0, fio.output
+            assert flood.wait() == 0, flood.output
+            deeds, result = counted(switching), books(guest)
+            print(deeds, result)
+            both = min(result["handled_by_worker"], result["handled_by_poller"])
+            if all(deeds.values()) and both > 100 and result["switches"] >= 5:
+                break
+        else:
+            pytest.fail("worker and poller have not met, or a deed was not done")
     reset(guest)
     assert completions(guest) > 0
 
 
-@on_debug
 @pytest.mark.timeout(3600)
 def test_connections_may_end_at_any_time(guest: System, pytestconfig: pytest.Config) -> None:
     """Over rxe only: with siw the NFS server loses memory regions, of which the kernel warns, whenever a
@@ -284,12 +278,11 @@ def force_unmount(mount: Mount) -> None:
     nfs_rdma.unmount_anyhow(guest, mount.path)
 
 
-@on_debug
 def test_together_with_soft_ipis(guest: System, pytestconfig: pytest.Config) -> None:
-    seconds = 15 if pytestconfig.getoption("--short") else 120
+    seconds = 10 if pytestconfig.getoption("--short") else 120
     mount = use_mount(guest, "rxe")
     guest.run(["insmod", f"{GUEST_TOOLS}/cvmtune_storm.ko"], timeout=120).check()
-    guest.write_text(SOFT_IPI, f"{(1 << CPUS) - 1:x}")
+    guest.write_text(SOFT_IPI, f"{(1 << MANY_CPUS) - 1:x}")
     guest.write_text(IDLE_US, "0")
     guest.write_text(CONTROL, "1")
     wait_polled(guest)
@@ -304,9 +297,8 @@ def test_together_with_soft_ipis(guest: System, pytestconfig: pytest.Config) -> 
     assert completions(guest) > before
 
 
-@on_debug
 def test_fuzzed_writes_are_refused_or_what_they_say(guest: System, pytestconfig: pytest.Config) -> None:
-    writes = 1000 if pytestconfig.getoption("--short") else 5000
+    writes = 500 if pytestconfig.getoption("--short") else 5000
     mount = use_mount(guest, "rxe")
     with io(mount):
         writers = [
@@ -324,13 +316,14 @@ def test_fuzzed_writes_are_refused_or_what_they_say(guest: System, pytestconfig:
         assert (thread and thread[0]) == (None if cpu == OFF else f"ib_cq_poll/{cpu}")
 
 
-@on_kcsan
-def test_no_race_in_connecting_and_switching(guest: System, pytestconfig: pytest.Config) -> None:
-    seconds = 15 if pytestconfig.getoption("--short") else 300
+@pytest.mark.long
+@pytest.mark.on(KCSAN)
+def test_no_race_in_connecting_and_switching(guest: System) -> None:
+    seconds = 300
     use_device(guest, "rxe")
     with beside(guest, SWITCHING) as switching:
         result = put_load(guest, "rxe", f"kind=churn seconds={seconds} queues=2", timeout=seconds + 300)
         deeds = counted(switching)
     print(deeds, result)
     assert min(result["handled_by_worker"], result["handled_by_poller"]) > 0
-    assert sum(deeds.values()) >= seconds
+    assert all(deeds.values()), deeds

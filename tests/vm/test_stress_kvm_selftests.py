@@ -29,7 +29,7 @@ def chosen(selftests: Path, *, short: bool) -> list[str]:
 
 
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("machine", ["vm", "cvm"])
+@pytest.mark.parametrize("machine", [pytest.param("vm", marks=pytest.mark.long), "cvm"])
 def test_what_passes_without_the_queue_passes_with_it(
     lab: Lab, machine: str, pytestconfig: pytest.Config
 ) -> None:

@@ -9,16 +9,22 @@ from collections.abc import Iterator
 import pytest
 
 from cvmtune.core.system import System
-from cvmtune.lab.lab import KVM_SELFTESTS, Lab
-from tests.vm.cq_poll_guest import Background, beside
+from cvmtune.lab.lab import KVM_SELFTESTS
+from cvmtune.lab.machine import Machine
+from tests.vm.cq_poll_guest import Background, beside, wait_until
 from tests.vm.kvm_selftests_host import OPTIONS
+from tests.vm.shared_machines import CVM_DEBUG
 from tests.vm.vtimer_host import HW, MASKED, ONLINE, UNMASKED, Site, books, fired, torture, wait_for
 from tests.vm.wfx_host import CONTROL, GUARD
 
-pytestmark = pytest.mark.stress
+pytestmark = [pytest.mark.stress, pytest.mark.on(CVM_DEBUG)]
 
 LONG_S = 1800
-SHORT_S = 60
+SHORT_S = 30
+
+# What a torture of any length does at least, however slow the computer: timers, and entries with one masked.
+ENOUGH = 100
+FEW = 10
 
 # On the host: changes modes, WFx masks and the physical CPUs of the vCPUs' threads, at random, until it is
 # killed. The mode is `masked` most of the time. Says how many changes there were.
@@ -79,19 +85,19 @@ while True:
 
 
 @pytest.fixture(scope="module")
-def booted(lab: Lab) -> Iterator[Site]:
-    with lab.boot("cvm", flavour="debug", tools=(lab.kvm_selftests(),)) as machine:
-        yield Site(machine)
+def ready(machine: Machine) -> Iterator[Site]:
+    with Site(machine).with_timers() as site:
+        yield site
 
 
 @pytest.fixture
-def site(booted: Site) -> Iterator[Site]:
+def site(ready: Site) -> Iterator[Site]:
     """A machine whose kernels find no fault, and whose timers are masked in the end as in the beginning."""
-    booted.reset()
-    yield booted
-    booted.reset()
+    ready.reset()
+    yield ready
+    ready.reset()
     for system in ("host", "guest"):
-        assert booted.complaints(system) == []
+        assert ready.complaints(system) == []
 
 
 @pytest.fixture
@@ -118,11 +124,11 @@ def test_masked_alone_no_exit_is_redundant(site: Site, seconds: int) -> None:
 
     grown = site.counted(run)
     print(grown)
-    # A debug kernel under emulation does hundreds in a second.
-    assert number > 10 * seconds
+    # Hundreds in a second, on an idle computer.
+    assert number > ENOUGH
     assert grown.total("redundant_exits") == 0
     assert grown.host == 0
-    assert min(row["masked_entries"] for row in grown.vcpus.values()) > seconds
+    assert min(row["masked_entries"] for row in grown.vcpus.values()) > FEW
     for vcpu, row in grown.vcpus.items():
         print(f"vCPU {vcpu}: {row['timer_exits']} timer exits, {grown.guest[vcpu]} timer interrupts")
 
@@ -147,6 +153,8 @@ def test_no_timer_is_lost_whatever_the_host_does(site: Site, seconds: int) -> No
             beside(site.guest, HOTPLUG.format(online=ONLINE)) as plugging,
         ):
             number = survived(site, torture(site.guest, seconds, 2), seconds)
+            wait_until(lambda: len(creating.output.split()) > 1, "another VM's end", 300)
+            wait_until(lambda: len(plugging.output.split()) > 1, "a CPU to go and come")
             plugged = plugging.output.split()[-1]
             created = creating.output.removeprefix("started\n")
         assert not meddling.ended, meddling.output
@@ -158,13 +166,12 @@ def test_no_timer_is_lost_whatever_the_host_does(site: Site, seconds: int) -> No
     print(f"meddled: {meddled}; CPU 1 went {plugged} times; other VMs: {len(created.split())}")
     for vcpu, row in after.items():
         print({name: value - before[vcpu][name] for name, value in row.items()})
-    assert number > 5 * seconds
-    assert int(plugged) > seconds / 10
-    assert min(map(int, meddled.values())) > seconds / 10
+    assert number > ENOUGH
+    assert min(map(int, meddled.values())) > 0
     assert set(created.split()) == {"0"}, created
     # All modes had their share.
     for name in ("masked_entries", "redundant_exits"):
-        assert sum(after[vcpu][name] - before[vcpu][name] for vcpu in after) > seconds, name
+        assert sum(after[vcpu][name] - before[vcpu][name] for vcpu in after) > FEW, name
     for mode in (UNMASKED, HW, MASKED):
         site.set_mode(mode)
         grown = site.counted(lambda: survived(site, torture(site.guest, 2, 3), 2))

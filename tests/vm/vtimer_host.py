@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -44,7 +45,7 @@ class Counts:
 
 
 class Site(wfx_host.Site):
-    """A machine's host and guest, with the module cvmtune_timer in the guest."""
+    """A machine's host and guest, and the files of the timers of the guest's VM."""
 
     def __init__(self, machine: Machine) -> None:
         super().__init__(machine)
@@ -53,7 +54,15 @@ class Site(wfx_host.Site):
         self.stats_file = str(folder / "vtimer_stats")
         # What is in the monitor's hands, if anything.
         self.is_confidential = self.host.exists(self.mode_file)
+
+    @contextmanager
+    def with_timers(self) -> Iterator[Site]:
+        """Have the module cvmtune_timer in the guest."""
         self.guest.run(["insmod", f"{GUEST_TOOLS}/cvmtune_timer.ko"], timeout=120).check()
+        try:
+            yield self
+        finally:
+            self.guest.run(["rmmod", "cvmtune_timer"], timeout=120).check()
 
     def mode(self) -> str:
         return self.host.read_text(self.mode_file).removesuffix("\n")
@@ -108,6 +117,10 @@ class Site(wfx_host.Site):
         """Have the module run this; check its books, return them."""
         self.guest.run(["sh", "-c", command(line)], timeout=300).check()
         return books(self.guest, line)
+
+    def timers_counted(self, line: str) -> Counts:
+        """By how much counts grow while the module runs this."""
+        return self.counted(lambda: self.timers_run(line))
 
 
 def command(line: str) -> str:

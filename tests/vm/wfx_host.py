@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cvmtune.core.system import System
-from cvmtune.experiments.guest import Host
+from cvmtune.experiments.guest import Host, named_interrupts
 from cvmtune.lab.machine import Machine
 from cvmtune.observe.procfs import parse_table
+from tests.vm.cq_poll_guest import wait_until
 
 CONTROL = "/sys/kernel/cvm_wfx_trap_config"
 GUARD = "/sys/module/kvm/parameters/wfx_guard"
 NONE = "00000000\n"
+# Of timers, after as many waits: enough to tell exits for all from exits for none.
+TIMERS = 40
 
 
 class Site:
@@ -37,17 +39,34 @@ class Site:
             int(row["vcpu"]): {name: int(value) for name, value in row.items()} for row in parse_table(text)
         }
 
-    def grown(self, seconds: float, name: str) -> list[int]:
-        """By how much a count of each vCPU grows in that time, from now on."""
-        before = self.statistics()
-        time.sleep(seconds)
+    def wake_ups(self) -> tuple[int, ...]:
+        """Timer interrupts that each CPU of the guest has taken."""
+        return named_interrupts(self.guest.read_text("/proc/interrupts"), "arch_timer")
+
+    def watch(self, timers: int = TIMERS) -> dict[int, dict[str, int]]:
+        """By how much each vCPU's counts grow while each takes so many timer interrupts, from now on."""
+        before, least = self.statistics(), [count + timers for count in self.wake_ups()]
+        wait_until(
+            lambda: all(now >= then for now, then in zip(self.wake_ups(), least, strict=True)),
+            f"{timers} timers of each CPU",
+            pause=0.1,
+        )
         after = self.statistics()
-        return [after[vcpu][name] - before[vcpu][name] for vcpu in sorted(after)]
+        return {
+            vcpu: {name: value - before[vcpu][name] for name, value in row.items()}
+            for vcpu, row in after.items()
+        }
+
+    def wfi_exits(self, timers: int = TIMERS) -> list[int]:
+        """The exits for WFI of each vCPU while each takes so many timer interrupts."""
+        return [row["wfi_exits"] for _, row in sorted(self.watch(timers).items())]
 
     def pin(self, *cpus: str) -> None:
         """Have vCPU n on the physical CPUs cpus[n]."""
-        for thread, where in zip(self.threads.values(), cpus, strict=True):
-            self.host.run(["taskset", "-cp", where, str(thread)]).check()
+        moves = (
+            f"taskset -cp {where} {thread}" for thread, where in zip(self.threads.values(), cpus, strict=True)
+        )
+        self.host.run(["sh", "-ec", "; ".join(moves)]).check()
 
     def reset(self) -> None:
         """As after boot: nobody named, no guard, each vCPU on a physical CPU of its own."""
@@ -58,11 +77,10 @@ class Site:
 
     @contextmanager
     def timers(self) -> Iterator[None]:
-        """Have both CPUs of the guest wake by timers all the time."""
-        script = "cyclictest --smp --interval=1000 --distance=0 --quiet >/dev/null 2>&1 & echo $!"
+        """Have both CPUs of the guest wake by timers all the time, with a wait before each, however slow."""
+        script = "cyclictest --smp --relative --interval=1000 --distance=0 --quiet >/dev/null 2>&1 & echo $!"
         pid = self.guest.run(["sh", "-c", script]).check().stdout.strip()
         try:
-            time.sleep(0.5)
             yield
         finally:
             self.guest.run(["kill", pid]).check()
