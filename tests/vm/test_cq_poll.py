@@ -11,10 +11,11 @@ import pytest
 
 from cvmtune.core.system import System
 from cvmtune.experiments.guest import applied, loaded_module
+from cvmtune.features.soft_ipi.knob import ROW as SOFT_IPI_ROW
 from cvmtune.features.soft_ipi.knob import SoftIpi
 from cvmtune.lab.lab import GUEST_TOOLS
 from cvmtune.lab.machine import Machine
-from cvmtune.observe.procfs import IPI_ROWS, SOFT_IPI_ROW, parse_interrupts
+from cvmtune.observe.procfs import IPI_ROWS, parse_interrupts
 from cvmtune.workloads import nfs_rdma
 from cvmtune.workloads.nfs_rdma import PROVIDERS, Load, Mount, unmount, verify, write
 from tests.vm.cq_poll_guest import (
