@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json as _json
-import os
 from pathlib import Path
 
 from cvmtune.core.errors import CvmtuneError
+from cvmtune.core.files import write_whole
 from cvmtune.report.schema import Results
 
 
@@ -41,12 +40,7 @@ def summarise(results: Results, directory: Path) -> list[Path]:
 
 
 def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
+        write_whole(path, text)
     except OSError as error:
         raise CvmtuneError(f"cannot write: {error.strerror}", str(path)) from error
-    finally:
-        with contextlib.suppress(OSError):  # gone by now, unless writing failed
-            aside.unlink()

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.core.trusted import read_trusted
+from cvmtune.core.files import read_trusted
 from cvmtune.tuning.profiles.profile import Profile, Requirements, Resolved, resolve, unmet
 from cvmtune.tuning.profiles.settings import SETTINGS, TYPES, Facts, check_value, resolve_setting
 
