@@ -19,6 +19,7 @@ import cvmtune
 from cvmtune import cli
 from cvmtune.commands import lab as lab_commands
 from cvmtune.commands import prove
+from cvmtune.commands.report import rules
 from cvmtune.core.errors import UsageError
 from cvmtune.core.system import LocalSystem, System
 from cvmtune.experiments import path_length
@@ -34,8 +35,10 @@ from cvmtune.lab.lab import GUEST_TOOLS, Lab, machine_spec
 from cvmtune.lab.machine import PLAIN_BOOT, BootOptions
 from cvmtune.lab.machines import MACHINES, Images, processor_options, qemu_argv, start_guest_script
 from cvmtune.lab.progress import SilentProgress, Step
-from cvmtune.report.judge import RULES, judge
-from cvmtune.report.schema import VERDICTS, Metric, Result, Results, Stats, Verdict
+from cvmtune.report.judge import judge
+from cvmtune.report.rule import Rules
+from cvmtune.report.schema import Metric, Result, Results, Verdict
+from cvmtune.report.stats import Stats
 from cvmtune.workloads import database, nfs_rdma
 from cvmtune.workloads.blackbox import experiment as blackbox
 from cvmtune.workloads.blackbox.verdict import CLOSED, MAIN_METRICS
@@ -381,7 +384,7 @@ def test_rounds_that_take_long_are_half_as_many_in_baselines(
 
 
 def test_every_feature_can_be_judged() -> None:
-    assert set(prove.FEATURES) == RULES.keys()
+    assert set(prove.FEATURES) == rules().keys()
 
 
 def test_prove_says_that_it_would_count_instructions(capsys: Capture) -> None:
@@ -565,11 +568,11 @@ def write(path: Path, content: Results) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("verdict", VERDICTS)
+@pytest.mark.parametrize("verdict", Verdict)
 def test_report_shows_results_and_ends_by_the_verdict(
     tmp_path: Path, capsys: Capture, verdict: Verdict
 ) -> None:
-    path = write(tmp_path / "results.json", results("PASS", verdict))
+    path = write(tmp_path / "results.json", results(Verdict.PASS, verdict))
     assert status("report", path) == (0 if verdict == "PASS" else 1)
     out = capsys.readouterr().out
     assert verdict in out
@@ -577,7 +580,7 @@ def test_report_shows_results_and_ends_by_the_verdict(
     assert "It says so." in out
 
 
-@pytest.mark.parametrize(("verdict", "expected"), [("PASS", 0), ("FAIL", 1)])
+@pytest.mark.parametrize(("verdict", "expected"), [(Verdict.PASS, 0), (Verdict.FAIL, 1)])
 def test_report_as_json(tmp_path: Path, capsys: Capture, verdict: Verdict, expected: int) -> None:
     path = write(tmp_path / "results.json", results(verdict))
     assert status("report", "--json", path) == expected
@@ -585,7 +588,7 @@ def test_report_as_json(tmp_path: Path, capsys: Capture, verdict: Verdict, expec
 
 
 def test_report_writes_a_page(tmp_path: Path, capsys: Capture) -> None:
-    path = write(tmp_path / "results.json", results("PASS"))
+    path = write(tmp_path / "results.json", results(Verdict.PASS))
     assert status("report", path, "--html", "report.html") == 0
     assert "It says so." in (tmp_path / "report.html").read_text()
 
@@ -614,7 +617,7 @@ def test_file_that_is_no_result_is_status_3(
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(("verdict", "expected"), [("PASS", 0), ("FAIL", 1)])
+@pytest.mark.parametrize(("verdict", "expected"), [(Verdict.PASS, 0), (Verdict.FAIL, 1)])
 def test_report_writes_a_summary_beside_what_it_shows(
     tmp_path: Path, capsys: Capture, verdict: Verdict, expected: int
 ) -> None:
@@ -626,21 +629,21 @@ def test_report_writes_a_summary_beside_what_it_shows(
 
 
 def test_report_writes_page_summary_and_json_at_once(tmp_path: Path, capsys: Capture) -> None:
-    path = write(tmp_path / "results.json", results("PASS"))
+    path = write(tmp_path / "results.json", results(Verdict.PASS))
     assert status("report", path, "--html", "report.html", "--summary", ".", "--json") == 0
-    assert Results.from_json(json.loads(capsys.readouterr().out)) == results("PASS")
+    assert Results.from_json(json.loads(capsys.readouterr().out)) == results(Verdict.PASS)
     assert (tmp_path / "report.html").exists()
     assert (tmp_path / "summary.md").exists()
 
 
 def test_report_writes_no_summary_unasked(tmp_path: Path) -> None:
-    path = write(tmp_path / "results.json", results("PASS"))
+    path = write(tmp_path / "results.json", results(Verdict.PASS))
     assert status("report", path) == 0
     assert [one.name for one in tmp_path.iterdir()] == ["results.json"]
 
 
 def test_summary_that_cannot_be_written_is_status_3(tmp_path: Path, capsys: Capture) -> None:
-    path = write(tmp_path / "results.json", results("PASS"))
+    path = write(tmp_path / "results.json", results(Verdict.PASS))
     assert status("report", path, "--summary", path) == 3
     err = capsys.readouterr().err
     assert f"cannot make the directory: File exists ({path})" in err
@@ -648,7 +651,7 @@ def test_summary_that_cannot_be_written_is_status_3(tmp_path: Path, capsys: Capt
 
 
 def test_page_that_cannot_be_written_is_status_3(tmp_path: Path, capsys: Capture) -> None:
-    path = write(tmp_path / "results.json", results("PASS"))
+    path = write(tmp_path / "results.json", results(Verdict.PASS))
     assert status("report", path, "--html", "/nonexistent/report.html") == 3
     assert "cannot write: No such file" in capsys.readouterr().err
 
@@ -1128,10 +1131,10 @@ class Judged:
 def judged(monkeypatch: pytest.MonkeyPatch) -> Judged:
     one = Judged()
 
-    def seen(raws: Sequence[RawRun], baselines: Sequence[RawRun]) -> Results:
+    def seen(raws: Sequence[RawRun], baselines: Sequence[RawRun], rules: Rules) -> Results:
         for runs, told in ((raws, one.raws), (baselines, one.baselines)):
             told += [(run.feature, run.machine, [each.state for each in run.rounds]) for run in runs]
-        return judge(raws, baselines)
+        return judge(raws, baselines, rules)
 
     monkeypatch.setattr(prove, "judge", seen)
     return one

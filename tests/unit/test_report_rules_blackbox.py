@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from cvmtune.commands.report import rules
 from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.report.judge import judge
 from cvmtune.report.schema import Result
@@ -14,6 +15,8 @@ from cvmtune.workloads.blackbox import verdict as rules_blackbox
 from cvmtune.workloads.blackbox.experiment import AFTER
 from cvmtune.workloads.blackbox.verdict import CLOSED, MAIN_METRICS, REQUESTED
 from cvmtune.workloads.power_cut import series as after_power_cut
+
+RULES = rules()
 
 EXITS = ("exits", "wfx_exits", "timer_exits", "redundant_exits", "closed_exits")
 
@@ -69,7 +72,7 @@ def judged(
         for state, values in (("off", {**OFF, **off}), ("on", {**ON, **on}))
     ]
     rounds.append(Round(AFTER, 0, series(after)))
-    (result,) = judge([RawRun("blackbox", "cvm", tuple(rounds), {})], beside).results
+    (result,) = judge([RawRun("blackbox", "cvm", tuple(rounds), {})], beside, RULES).results
     return result
 
 
@@ -81,7 +84,7 @@ def without(names: set[str], *, off: bool = True, on: bool = True) -> Result:
     }
     values[AFTER] = {name: value for name, value in WHOLE.items() if name not in names}
     rounds = tuple(Round(state, 0, series(found)) for state, found in values.items())
-    (result,) = judge([RawRun("blackbox", "plain", rounds, {})], []).results
+    (result,) = judge([RawRun("blackbox", "plain", rounds, {})], [], RULES).results
     return result
 
 
@@ -221,6 +224,7 @@ def test_a_loss_weighs_more_than_all_that_was_not_measured_or_exercised(name: st
     (alone,) = judge(
         [RawRun("blackbox", "cvm", tuple(Round(one, 0, series({name: 1.0})) for one in ("off", "on")), {})],
         [],
+        RULES,
     ).results
     assert alone.verdict == "FAIL"
 
@@ -232,7 +236,7 @@ def test_a_loss_in_one_of_many_rounds_is_not_thinned_away() -> None:
         for index in range(2500)
         for state in ("off", "on")
     ]
-    (result,) = judge([RawRun("blackbox", "cvm", tuple(rounds), {})], []).results
+    (result,) = judge([RawRun("blackbox", "cvm", tuple(rounds), {})], [], RULES).results
     assert result.verdict == "FAIL"
     assert "INSERT_LOST, features on: 1, where 0 is right." in result.why
 
@@ -244,7 +248,7 @@ def test_a_loss_with_some_of_the_features_on_is_a_fail(name: str) -> None:
         Round("on", 0, series(ON)),
         Round("ipi+wfx", 0, series({**ON, name: 3.0})),
     )
-    (result,) = judge([RawRun("blackbox", "cvm", rounds, {})], []).results
+    (result,) = judge([RawRun("blackbox", "cvm", rounds, {})], [], RULES).results
     assert result.verdict == "FAIL"
 
 
