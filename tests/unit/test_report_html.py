@@ -259,6 +259,7 @@ def test_says_what_a_feature_is(feature: str) -> None:
 
 def test_knows_no_words_for_another_feature_yet_shows_it() -> None:
     assert "warp on cvm" in Page(page(results(feature="warp"), RULES)).words
+    assert "ipi on cvm" in Page(page(results(), {})).words
 
 
 def test_no_results_still_give_a_page() -> None:

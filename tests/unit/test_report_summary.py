@@ -17,6 +17,7 @@ from cvmtune.core.errors import CvmtuneError
 from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.report import summarise
 from cvmtune.report.judge import judge
+from cvmtune.report.rule import Goal, Rule
 from cvmtune.report.schema import Metric, Result, Results, Verdict
 from cvmtune.report.stats import Stats
 from cvmtune.report.summary import PAGE, files, page
@@ -313,6 +314,21 @@ def test_results_without_blackbox_give_a_page_of_verdicts() -> None:
     ]
     assert "Asked for" not in text
     assert "![" not in text
+
+
+def test_without_its_rule_an_experiment_has_its_verdict(whole: Results) -> None:
+    found = files(whole, {})
+    assert list(found) == [PAGE]
+    assert tables(found[PAGE])[0][2:] == [["blackbox", "cvm", "PASS", ""]]
+    assert "Asked for" not in found[PAGE]
+
+
+def test_any_experiment_may_have_a_goal() -> None:
+    rule = Rule(lambda metrics, _: (Verdict.PASS, ""), "warp_ns", Goal(("warp_ns",), 2.0))
+    metrics = (latency("warp_ns", 3.0, (2.5, 3.5)), latency("other_ns", 1.0))
+    text = page(Results(ENVIRONMENT, (Result("warp", "vm", metrics, Verdict.PASS, ""),)), {"warp": rule})
+    assert "Asked for: a ratio of 2; by the intervals: warp_ns met.\n" in text
+    assert tables(text)[1][0][-1] == "vm off/vm on"
 
 
 def test_no_results_give_a_page() -> None:
