@@ -344,7 +344,11 @@ def _report(arguments: argparse.Namespace) -> int:
     from cvmtune.commands import report
 
     return report.main(
-        arguments.results, html=arguments.html, summary=arguments.summary, as_json=arguments.json
+        arguments.results,
+        html=arguments.html,
+        summary=arguments.summary,
+        as_json=arguments.json,
+        rules=report.rules(),
     )
 
 

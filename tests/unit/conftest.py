@@ -15,6 +15,7 @@ from cvmtune.experiments.rounds import RawRun, Series
 from cvmtune.lab.lab import Lab
 from cvmtune.report import stats
 from cvmtune.report.judge import judge
+from cvmtune.report.rule import Rules
 from cvmtune.report.schema import Results
 from cvmtune.workloads import database
 from cvmtune.workloads.power_cut import series as after_power_cut
@@ -77,10 +78,10 @@ def measured(lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> Measured:
 def judged(monkeypatch: pytest.MonkeyPatch) -> Judged:
     one = Judged()
 
-    def seen(raws: Sequence[RawRun], baselines: Sequence[RawRun]) -> Results:
+    def seen(raws: Sequence[RawRun], baselines: Sequence[RawRun], rules: Rules) -> Results:
         for runs, told in ((raws, one.raws), (baselines, one.baselines)):
             told += [(run.feature, run.machine, [each.state for each in run.rounds]) for run in runs]
-        return judge(raws, baselines)
+        return judge(raws, baselines, rules)
 
     monkeypatch.setattr(prove, "judge", seen)
     return one

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from cvmtune.commands import prove
+from cvmtune.commands.report import rules
 from cvmtune.core.errors import UsageError
 from cvmtune.features.cq_poll import experiment as cq_poll
 from cvmtune.features.vtimer import experiment as vtimer
 from cvmtune.features.wfx import experiment as wfx
 from cvmtune.lab.machines import MACHINES
-from cvmtune.report.judge import RULES
 from cvmtune.workloads import nfs_rdma
 from cvmtune.workloads.blackbox import experiment as blackbox
 from tests.fakes.command_line import status
@@ -183,7 +183,7 @@ def test_rounds_that_take_long_are_half_as_many_in_baselines(
 
 
 def test_every_feature_can_be_judged() -> None:
-    assert set(prove.FEATURES) == RULES.keys()
+    assert set(prove.FEATURES) == rules().keys()
 
 
 def test_prove_says_that_it_would_count_instructions(capsys: Capture) -> None:

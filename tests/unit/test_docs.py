@@ -12,6 +12,7 @@ import pytest
 
 from cvmtune import cli
 from cvmtune.commands.prove import FEATURES
+from cvmtune.commands.report import rules
 from cvmtune.report import schema, summary
 
 TOP = Path(__file__).resolve().parents[2]
@@ -82,10 +83,10 @@ def test_readme_shows_what_the_tool_makes_of_the_recorded_run() -> None:
     (name,) = re.findall(r"^<!-- summary of (\S+) -->$", readme, re.MULTILINE)
     _, _, rest = readme.partition(f"<!-- summary of {name} -->\n")
     shown, _, _ = rest.partition("<!-- end of summary -->")
-    assert shown.strip() == summary.page(schema.load(TOP / name)).strip()
+    assert shown.strip() == summary.page(schema.load(TOP / name), rules()).strip()
     # Its pictures are those of the same run.
     pictures = re.findall(r"\]\((\S+\.svg)\)", readme)
-    made = summary.files(schema.load(TOP / name))
+    made = summary.files(schema.load(TOP / name), rules())
     assert pictures
     for picture in pictures:
         assert Path(picture).parent == Path(name).parent

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cvmtune.experiments.rounds import Round, Series
 from cvmtune.report.factorial import factorial
-from cvmtune.report.schema import Effect, Factorial
+from cvmtune.report.gains import Effect, Factorial
 from cvmtune.workloads.blackbox import experiment as blackbox
 
 FACTORS = ("a", "b", "c")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from cvmtune.commands.report import rules
 from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.report.judge import judge
 from cvmtune.report.schema import Result
@@ -15,7 +16,7 @@ from cvmtune.workloads.blackbox.experiment import AFTER
 from cvmtune.workloads.blackbox.verdict import CLOSED, MAIN_METRICS, REQUESTED
 from cvmtune.workloads.power_cut import series as after_power_cut
 
-pytestmark = pytest.mark.usefixtures("few_resamples")
+RULES = rules()
 
 EXITS = ("exits", "wfx_exits", "timer_exits", "redundant_exits", "closed_exits")
 
@@ -71,7 +72,7 @@ def judged(
         for state, values in (("off", {**OFF, **off}), ("on", {**ON, **on}))
     ]
     rounds.append(Round(AFTER, 0, series(after)))
-    (result,) = judge([RawRun("blackbox", "cvm", tuple(rounds), {})], beside).results
+    (result,) = judge([RawRun("blackbox", "cvm", tuple(rounds), {})], beside, RULES).results
     return result
 
 
@@ -83,7 +84,7 @@ def without(names: set[str], *, off: bool = True, on: bool = True) -> Result:
     }
     values[AFTER] = {name: value for name, value in WHOLE.items() if name not in names}
     rounds = tuple(Round(state, 0, series(found)) for state, found in values.items())
-    (result,) = judge([RawRun("blackbox", "plain", rounds, {})], []).results
+    (result,) = judge([RawRun("blackbox", "plain", rounds, {})], [], RULES).results
     return result
 
 
@@ -94,6 +95,7 @@ def test_all_well_is_a_pass() -> None:
     assert judged(GOOD, GOOD, GOOD).verdict == "PASS"
 
 
+@pytest.mark.parametrize("load", MAIN_METRICS)
 @pytest.mark.parametrize(
     ("off", "on", "verdict"),
     [
@@ -135,11 +137,10 @@ def test_all_well_is_a_pass() -> None:
         ({}, {"exits": 200.0}, "PASS"),
     ],
 )
-def test_verdict(off: dict[str, float], on: dict[str, float], verdict: str) -> None:
+def test_verdict(load: str, off: dict[str, float], on: dict[str, float], verdict: str) -> None:
     """Of any one of the loads, with all well with the others."""
-    for load in MAIN_METRICS:
-        of_load = [{named(load, name): value for name, value in values.items()} for values in (off, on)]
-        assert judged((of_load[0], of_load[1])).verdict == verdict, load
+    of_load = [{named(load, name): value for name, value in values.items()} for values in (off, on)]
+    assert judged((of_load[0], of_load[1])).verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -185,14 +186,14 @@ def test_counts_are_of_the_mean_over_all_rounds() -> None:
 # Lost, or damaged
 
 
+@pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.parametrize("state", ["off", "on"])
-def test_a_single_loss_in_one_round_is_a_fail(state: str) -> None:
-    for name in FAULTS:
-        well, lost = {name: 0.0}, {name: 3.0}
-        bad = (lost, well) if state == "off" else (well, lost)
-        result = judged((well, well), (well, well), bad, (well, well))
-        assert result.verdict == "FAIL", name
-        assert result.why.startswith(f"{name.upper()}, features {state}: 3, where 0 is right.")
+def test_a_single_loss_in_one_round_is_a_fail(name: str, state: str) -> None:
+    well, lost = {name: 0.0}, {name: 3.0}
+    bad = (lost, well) if state == "off" else (well, lost)
+    result = judged((well, well), (well, well), bad, (well, well))
+    assert result.verdict == "FAIL"
+    assert result.why.startswith(f"{name.upper()}, features {state}: 3, where 0 is right.")
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -223,6 +224,7 @@ def test_a_loss_weighs_more_than_all_that_was_not_measured_or_exercised(name: st
     (alone,) = judge(
         [RawRun("blackbox", "cvm", tuple(Round(one, 0, series({name: 1.0})) for one in ("off", "on")), {})],
         [],
+        RULES,
     ).results
     assert alone.verdict == "FAIL"
 
@@ -234,7 +236,7 @@ def test_a_loss_in_one_of_many_rounds_is_not_thinned_away() -> None:
         for index in range(2500)
         for state in ("off", "on")
     ]
-    (result,) = judge([RawRun("blackbox", "cvm", tuple(rounds), {})], []).results
+    (result,) = judge([RawRun("blackbox", "cvm", tuple(rounds), {})], [], RULES).results
     assert result.verdict == "FAIL"
     assert "INSERT_LOST, features on: 1, where 0 is right." in result.why
 
@@ -246,7 +248,7 @@ def test_a_loss_with_some_of_the_features_on_is_a_fail(name: str) -> None:
         Round("on", 0, series(ON)),
         Round("ipi+wfx", 0, series({**ON, name: 3.0})),
     )
-    (result,) = judge([RawRun("blackbox", "cvm", rounds, {})], []).results
+    (result,) = judge([RawRun("blackbox", "cvm", rounds, {})], [], RULES).results
     assert result.verdict == "FAIL"
 
 
@@ -286,12 +288,12 @@ def test_other_baselines_and_other_machines_decide_nothing() -> None:
 # Not measured
 
 
+@pytest.mark.parametrize("missing", NEEDED_IN_A_VM)
 @pytest.mark.parametrize("state", ["off", "on", "both"])
-def test_what_was_not_measured_off_and_on_is_undecided(state: str) -> None:
-    for missing in NEEDED_IN_A_VM:
-        result = without({missing}, off=state != "on", on=state != "off")
-        assert result.verdict == "UNDECIDED", missing
-        assert f"Not measured, or not both off and on: {missing}." in result.why
+def test_what_was_not_measured_off_and_on_is_undecided(missing: str, state: str) -> None:
+    result = without({missing}, off=state != "on", on=state != "off")
+    assert result.verdict == "UNDECIDED"
+    assert f"Not measured, or not both off and on: {missing}." in result.why
 
 
 @pytest.mark.parametrize("missing", WHOLE)
@@ -331,9 +333,9 @@ def test_all_that_is_missing_is_named() -> None:
     )
 
 
-def test_what_decides_nothing_need_not_be_measured() -> None:
-    for name in OFF.keys() - NEEDED_IN_A_VM:
-        assert without({name}).verdict == "PASS", name
+@pytest.mark.parametrize("name", [name for name in OFF if name not in NEEDED_IN_A_VM])
+def test_what_decides_nothing_need_not_be_measured(name: str) -> None:
+    assert without({name}).verdict == "PASS"
 
 
 def test_exits_are_not_needed_where_there_is_no_hypervisor() -> None:
@@ -392,15 +394,17 @@ def test_why_states_figures_and_tolerances() -> None:
         ((1500.0, 1500.0), "0.50 [0.50, 0.50], missed."),
     ],
 )
-def test_why_says_whether_what_was_asked_for_is_settled(off: tuple[float, float], said: str) -> None:
+@pytest.mark.parametrize("load", MAIN_METRICS)
+def test_why_says_whether_what_was_asked_for_is_settled(
+    load: str, off: tuple[float, float], said: str
+) -> None:
     assert REQUESTED == 1.67
-    for load in MAIN_METRICS:
-        result = judged(*(({load: ns}, {}) for ns in off))
-        assert result.verdict == "PASS"
-        _, _, told = result.why.partition(f"{load}: ")
-        assert told.partition("mean latency off/on ")[2].startswith(said), load
-        # The other loads are as they were.
-        assert result.why.count("3.00 [3.00, 3.00], met.") == len(MAIN_METRICS) - 1
+    result = judged(*(({load: ns}, {}) for ns in off))
+    assert result.verdict == "PASS"
+    _, _, told = result.why.partition(f"{load}: ")
+    assert told.partition("mean latency off/on ")[2].startswith(said)
+    # The other loads are as they were.
+    assert result.why.count("3.00 [3.00, 3.00], met.") == len(MAIN_METRICS) - 1
 
 
 def test_why_says_the_same_of_a_fail() -> None:

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 
 import pytest
 
+from cvmtune.commands.report import rules
 from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.features.cq_poll import verdict as rules_cq_poll
 from cvmtune.report.judge import judge
 from cvmtune.report.schema import Result
+
+RULES = rules()
 
 # A round in which all is well, off and on.
 OFF = {
@@ -39,7 +42,7 @@ def judged(*pairs: tuple[Mapping[str, float], Mapping[str, float]]) -> Result:
         for index, (off, on) in enumerate(pairs)
         for state, values in (("off", {**OFF, **off}), ("on", {**ON, **on}))
     ]
-    (result,) = judge([RawRun("cq-poll", "cvm", tuple(rounds), {})], []).results
+    (result,) = judge([RawRun("cq-poll", "cvm", tuple(rounds), {})], [], RULES).results
     return result
 
 
@@ -148,7 +151,7 @@ def test_what_was_not_counted_off_and_on_is_undecided(missing: str, state: str) 
     off = {name: value for name, value in OFF.items() if state == "on" or name != missing}
     on = {name: value for name, value in ON.items() if state == "off" or name != missing}
     rounds = (Round("off", 0, series(off)), Round("on", 0, series(on)))
-    (result,) = judge([RawRun("cq-poll", "cvm", rounds, {})], []).results
+    (result,) = judge([RawRun("cq-poll", "cvm", rounds, {})], [], RULES).results
     assert result.verdict == "UNDECIDED"
     assert missing in result.why
 

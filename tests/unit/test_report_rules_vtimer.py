@@ -7,11 +7,14 @@ from collections.abc import Mapping
 
 import pytest
 
+from cvmtune.commands.report import rules
 from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.features.vtimer import experiment as vtimer
 from cvmtune.features.vtimer import verdict as rules_vtimer
 from cvmtune.report.judge import judge
 from cvmtune.report.schema import Result
+
+RULES = rules()
 
 LOADS = ("oneshot", "tick", "section")
 REDUNDANT = tuple(f"redundant_per_{load}" for load in LOADS)
@@ -67,7 +70,7 @@ def judged(
 ) -> Result:
     """The result of one pair of rounds each, off and on, in which these values are other than well."""
     rounds = [one for off, on in pairs for one in (("off", {**OFF, **off}), ("on", {**ON, **on}))]
-    (result,) = judge([run("cvm", *rounds)], [with_hw(hw or {})]).results
+    (result,) = judge([run("cvm", *rounds)], [with_hw(hw or {})], RULES).results
     return result
 
 
@@ -165,7 +168,7 @@ def test_interrupts_are_compared_by_the_mean_over_all_rounds(name: str) -> None:
 def test_what_was_not_counted_off_and_on_is_undecided(missing: str, state: str) -> None:
     off = {name: value for name, value in OFF.items() if state == "on" or name != missing}
     on = {name: value for name, value in ON.items() if state == "off" or name != missing}
-    (result,) = judge([run("cvm", ("off", off), ("on", on))], [with_hw({})]).results
+    (result,) = judge([run("cvm", ("off", off), ("on", on))], [with_hw({})], RULES).results
     assert result.verdict == "UNDECIDED"
     assert missing in result.why
 
@@ -173,7 +176,7 @@ def test_what_was_not_counted_off_and_on_is_undecided(missing: str, state: str) 
 @pytest.mark.parametrize("missing", SAME)
 def test_what_was_not_counted_with_the_hw_bit_is_undecided(missing: str) -> None:
     baseline = run("cvm", (vtimer.HW, {name: value for name, value in HW.items() if name != missing}))
-    (result,) = judge([run("cvm", ("off", OFF), ("on", ON))], [baseline]).results
+    (result,) = judge([run("cvm", ("off", OFF), ("on", ON))], [baseline], RULES).results
     assert result.verdict == "UNDECIDED"
     assert result.why.startswith(f"Not measured with the HW bit: {missing}.")
 
@@ -190,11 +193,11 @@ def test_what_was_not_counted_with_the_hw_bit_is_undecided(missing: str) -> None
     ids=["none", "another machine's", "another state's", "instructions"],
 )
 def test_without_the_hw_bit_beside_it_nothing_is_decided(baselines: list[RawRun]) -> None:
-    (result,) = judge([run("cvm", ("off", OFF), ("on", ON))], baselines).results
+    (result,) = judge([run("cvm", ("off", OFF), ("on", ON))], baselines, RULES).results
     assert result.verdict == "UNDECIDED"
     # What is wrong by itself is wrong without it, too.
     (result,) = judge(
-        [run("cvm", ("off", OFF), ("on", {**ON, "redundant_per_tick": 1.0}))], baselines
+        [run("cvm", ("off", OFF), ("on", {**ON, "redundant_per_tick": 1.0}))], baselines, RULES
     ).results
     assert result.verdict == "FAIL"
 
@@ -202,7 +205,7 @@ def test_without_the_hw_bit_beside_it_nothing_is_decided(baselines: list[RawRun]
 def test_other_baselines_beside_it_change_nothing() -> None:
     """An ordinary VM on a slower computer, as it were."""
     others = [run("vm", (vtimer.ORDINARY, {name: 0.0 for name in HW})), with_hw({"ticks_per_s": 9.0}, "vm")]
-    (result,) = judge([run("cvm", ("off", OFF), ("on", ON))], [*others, with_hw({}), *others]).results
+    (result,) = judge([run("cvm", ("off", OFF), ("on", ON))], [*others, with_hw({}), *others], RULES).results
     assert result.verdict == "PASS"
 
 

@@ -18,7 +18,7 @@ from cvmtune.commands.site import Site
 from cvmtune.commands.wanted import Wanted, wanted
 from cvmtune.core import command
 from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.core.trusted import read_trusted
+from cvmtune.core.files import read_trusted
 from cvmtune.tuning.profile import Profile, Requirements, resolve, unmet
 from cvmtune.tuning.transaction import PartlyApplied
 

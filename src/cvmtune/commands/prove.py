@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cvmtune import __version__
+from cvmtune.commands.report import rules
 from cvmtune.core import command
 from cvmtune.core.errors import UsageError
 from cvmtune.experiments import path_length as paths
@@ -29,6 +30,7 @@ from cvmtune.lab.machines import MACHINES, QEMU
 from cvmtune.lab.progress import terminal_progress
 from cvmtune.report import render
 from cvmtune.report.judge import judge
+from cvmtune.report.schema import Verdict
 from cvmtune.report.table import print_tables
 from cvmtune.workloads import database, nfs_rdma
 from cvmtune.workloads.blackbox import experiment as blackbox
@@ -254,13 +256,14 @@ def main(
         baseline_raws += [step(lab, judged.machine) for step in form.also.values()]
     if path_length:
         baseline_raws += _path_length(lab, with_paths)
-    results = judge(raws, baseline_raws)
+    known = rules()
+    results = judge(raws, baseline_raws, known)
     # Shown first: nothing that goes wrong with a file may lose them.
     print_tables(results, Console())
-    render(results, html=html, json=json)
+    render(results, known, html=html, json=json)
     for path in filter(None, (html, json)):
         print(f"written: {path}")
-    return 0 if all(result.verdict == "PASS" for result in results.results) else 1
+    return 0 if all(result.verdict is Verdict.PASS for result in results.results) else 1
 
 
 def _parted(raw: RawRun, states: tuple[str, ...]) -> tuple[RawRun, RawRun]:

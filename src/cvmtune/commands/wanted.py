@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from cvmtune.commands.recommend import KIND, SCHEMA
 from cvmtune.commands.site import Site
 from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.core.trusted import read_trusted
+from cvmtune.core.files import read_trusted
 from cvmtune.tuning.profile import Profile, Requirements, unmet
 from cvmtune.tuning.setting import Facts, find
 

@@ -15,7 +15,7 @@ from itertools import combinations
 
 from cvmtune.experiments.rounds import Round
 from cvmtune.report import stats
-from cvmtune.report.schema import Cell, Effect, Factorial, Gain, Interaction, Step
+from cvmtune.report.gains import Cell, Effect, Factorial, Gain, Interaction, Step
 
 Features = frozenset[str]
 Means = Mapping[Features, float]

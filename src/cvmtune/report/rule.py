@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an experiment tells the report: how it is judged, and which of its metrics say what.
+"""What an experiment tells the report: how it is judged, which of its metrics say what, and what it is about.
 
-The report knows no experiment by name: whoever calls it passes these in, by the experiments' names.
+The report knows no experiment by name: whoever calls it passes these in, by the experiments' names, which
+results have as their `feature`. A recorded result of an experiment that nobody passes in is shown as well,
+only with less said about it.
 """
 
 from __future__ import annotations
@@ -17,10 +19,19 @@ Judge = Callable[[Sequence[Metric], Sequence[Baseline]], tuple[Verdict, str]]
 
 @dataclass(frozen=True)
 class Goal:
-    """A gain that was asked for, as the ratio off/on of these metrics. It is told and decides nothing."""
+    """A gain that was asked for, as the ratio off/on of these metrics. It is told and decides nothing.
+
+    `condition` says under which load, in words that follow the ratio, as "at a rate".
+    """
 
     metrics: tuple[str, ...]
     ratio: float
+    condition: str = ""
+
+    def bar(self, metric: Metric) -> str:
+        """Whether the gain is "met" or "missed" by the metric's whole interval, or "not settled"."""
+        low, high = metric.ci95 or (0.0, float("inf"))
+        return "met" if low >= self.ratio else "missed" if high < self.ratio else "not settled"
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,15 @@ class Factors:
 
 
 @dataclass(frozen=True)
+class About:
+    """What the page says of an experiment: `title` in its headings in place of the name, and paragraphs on
+    what was measured, and why."""
+
+    title: str
+    paragraphs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Rule:
     """`headline` is the metric that tells best what the feature is there to lower."""
 
@@ -41,3 +61,8 @@ class Rule:
     headline: str
     goal: Goal | None = None
     factors: Factors | None = None
+    about: About | None = None
+
+
+Rules = Mapping[str, Rule]
+"""The rules by the experiments' names."""

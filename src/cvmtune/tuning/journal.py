@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cvmtune.core.errors import CvmtuneError
+from cvmtune.core.files import owned_by_us
 
 _LOCK = "lock"
 _TEMPORARY = "new"
@@ -242,7 +243,7 @@ def _open(path: Path, flags: int, directory: int) -> int:
 
 
 def _check(path: Path, status: os.stat_result) -> None:
-    if status.st_uid not in (0, os.geteuid()):
+    if not owned_by_us(status):
         raise _untrusted(path, f"it belongs to user {status.st_uid}")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise _untrusted(path, f"its mode {stat.S_IMODE(status.st_mode):04o} lets others write to it")

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.core.trusted import read_trusted
+from cvmtune.core.files import read_trusted
 from cvmtune.tuning.profile import Profile, Requirements
 from cvmtune.tuning.setting import TYPES, Settings
 

@@ -18,8 +18,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from cvmtune.core.errors import CvmtuneError
+from cvmtune.core.fields import is_finite
 from cvmtune.core.system import System
-from cvmtune.experiments.rounds import is_finite
 from cvmtune.observe.procfs import OpStatistics, parse_nfs_mounts
 
 PROVIDERS = ("rxe", "siw")

@@ -38,19 +38,22 @@ def verdict(metrics: Sequence[Metric]) -> tuple[Verdict, str]:
         *((metric, 0.0) for metric in metrics if metric.name.endswith("violations")),
     ]
     if missing := [name for name in _NEEDED if name not in by_name]:
-        return "UNDECIDED", f"Not measured both off and on: {', '.join(missing)}."
+        return Verdict.UNDECIDED, f"Not measured both off and on: {', '.join(missing)}."
     for metric, right in exact:
         for state, found in (("off", metric.off), ("on", metric.on)):
             if any(sample != right for sample in found.samples):
-                return "FAIL", f"{metric.title}, {state}: {found.mean:g}, where only {right:g} is right."
+                return (
+                    Verdict.FAIL,
+                    f"{metric.title}, {state}: {found.mean:g}, where only {right:g} is right.",
+                )
     wakeups, ipis = by_name["wakeups_per_write"], by_name["ipis_per_write"]
     if wakeups.off.mean < MIN_WAKEUPS_OFF:
-        return "UNDECIDED", (
+        return Verdict.UNDECIDED, (
             f"Without polling only {wakeups.off.mean:.2f} completion events per write woke a handler (at "
             f"least {MIN_WAKEUPS_OFF:g} expected): the experiment did not exercise completions."
         )
     passed = wakeups.on.mean <= MAX_WAKEUPS_ON and ipis.on.mean <= ipis.off.mean + MAX_ADDED_IPIS
-    return "PASS" if passed else "FAIL", (
+    return Verdict.PASS if passed else Verdict.FAIL, (
         "Completions handled = work requests posted, none twice or in a wrong place; all data as written. "
         f"Completion events that woke a handler, per write: {wakeups.off.mean:.2f} off, "
         f"{wakeups.on.mean:.3f} on (at most {MAX_WAKEUPS_ON:g} allowed, for when others keep the poller from "

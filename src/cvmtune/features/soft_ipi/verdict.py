@@ -32,9 +32,9 @@ def verdict(metrics: Sequence[Metric]) -> tuple[Verdict, str]:
     by_name = {metric.name: metric for metric in metrics}
     sgi, exits = by_name.get("sgi_per_ipi"), by_name.get("exits_per_ipi")
     if sgi is None:
-        return "UNDECIDED", "Hardware SGIs per IPI were not measured both off and on."
+        return Verdict.UNDECIDED, "Hardware SGIs per IPI were not measured both off and on."
     if sgi.off.mean < MIN_SGI_PER_IPI_OFF:
-        return "UNDECIDED", (
+        return Verdict.UNDECIDED, (
             f"With the feature off only {sgi.off.mean:.3f} hardware SGIs per IPI were counted (at least "
             f"{MIN_SGI_PER_IPI_OFF:g} expected): the experiment did not exercise IPIs."
         )
@@ -51,4 +51,4 @@ def verdict(metrics: Sequence[Metric]) -> tuple[Verdict, str]:
             f"Exits per IPI: {exits.off.mean:.3f} off, {exits.on.mean:.3f} on "
             f"(at most {MAX_EXITS_PER_IPI:g} allowed, the noise of subtracting the background)."
         )
-    return "PASS" if passed else "FAIL", " ".join(why)
+    return Verdict.PASS if passed else Verdict.FAIL, " ".join(why)

@@ -44,7 +44,7 @@ def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[V
         for kind in ("redundant_per", "timer_exits_per_interrupt", "interrupts_per", "timer_exits_per")
     ]
     if missing := [name for name in (*wanted, "ticks_per_s") if name not in by_name]:
-        return "UNDECIDED", f"Not measured both off and on: {', '.join(missing)}."
+        return Verdict.UNDECIDED, f"Not measured both off and on: {', '.join(missing)}."
     with_hw = {
         metric.name: metric.values.mean
         for baseline in baselines
@@ -53,28 +53,28 @@ def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[V
     }
     storm = by_name["redundant_per_section"].off.mean
     if storm < MIN_REDUNDANT_OFF:
-        return "UNDECIDED", (
+        return Verdict.UNDECIDED, (
             f"Not masked, a section with interrupts off and an expired timer had only {storm:.2f} redundant "
             f"timer exits (at least {MIN_REDUNDANT_OFF:g} expected): the experiment showed nothing."
         )
     for load in LOADS:
         if any(by_name[f"redundant_per_{load}"].on.samples):
-            return "FAIL", (
+            return Verdict.FAIL, (
                 f"With the feature on there were redundant timer exits, "
                 f"{by_name[f'redundant_per_{load}'].on.mean:g} per {_PER[load]}, where only 0 is right."
             )
         most = max(by_name[f"timer_exits_per_interrupt_{load}"].on.samples)
         if most > 1 + TOLERANCE:
-            return "FAIL", (
+            return Verdict.FAIL, (
                 f"With the feature on there were {most:.2f} timer exits per timer interrupt of the guest "
                 f"({_PER[load]}), where one is enough."
             )
     for name in ("interrupts_per_oneshot", "interrupts_per_section", "ticks_per_s"):
         if name not in with_hw:
-            return "UNDECIDED", f"Not measured with the HW bit: {name}."
+            return Verdict.UNDECIDED, f"Not measured with the HW bit: {name}."
         on, hw = by_name[name].on.mean, with_hw[name]
         if not hw / SAME <= on <= hw * SAME:
-            return "FAIL", (
+            return Verdict.FAIL, (
                 f"{by_name[name].title}: {on:.2f} with the feature on, {hw:.2f} with the HW bit, which is "
                 f"not within a factor of {SAME:g}."
             )
@@ -83,7 +83,7 @@ def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[V
         f"per {_PER[load]} {one.off.mean:.3g} off, {one.on.mean:.2g} on" for load, one in exits.items()
     )
     ticks = by_name["ticks_per_s"]
-    return "PASS", (
+    return Verdict.PASS, (
         f"Timer exits {told}. On, none was redundant, and none without a timer interrupt of the guest. Ticks "
         f"of a busy CPU per s: {ticks.on.mean:.0f} on, {with_hw['ticks_per_s']:.0f} with the HW bit."
     )

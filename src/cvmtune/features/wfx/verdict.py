@@ -34,25 +34,28 @@ def verdict(metrics: Sequence[Metric]) -> tuple[Verdict, str]:
     """
     by_name = {metric.name: metric for metric in metrics}
     if missing := [name for name in (*_ZERO, *_KEPT) if name not in by_name]:
-        return "UNDECIDED", f"Not measured both off and on: {', '.join(missing)}."
+        return Verdict.UNDECIDED, f"Not measured both off and on: {', '.join(missing)}."
     trapped = by_name["wfx_exits_named"].off.mean
     if trapped < MIN_EXITS_OFF:
-        return "UNDECIDED", (
+        return Verdict.UNDECIDED, (
             f"Without the feature a vCPU made only {trapped:.1f} WFx exits per s (at least {MIN_EXITS_OFF:g} "
             "expected): the experiment did not exercise WFI."
         )
     for metric in (by_name[name] for name in _ZERO):
         if any(metric.on.samples):
-            return "FAIL", f"{metric.title}, on: {metric.on.mean:g} {metric.unit}, where only 0 is right."
+            return (
+                Verdict.FAIL,
+                f"{metric.title}, on: {metric.on.mean:g} {metric.unit}, where only 0 is right.",
+            )
     for name, whose in _KEPT.items():
         off, on = by_name[name].off.mean, by_name[name].on.mean
         if not off / UNCHANGED <= on <= off * UNCHANGED:
-            return "FAIL", (
+            return Verdict.FAIL, (
                 f"WFx exits per s {whose}: {off:.0f} off, {on:.0f} on, which is not within a factor of "
                 f"{UNCHANGED:g}."
             )
     other, back = by_name["wfx_exits_other"], by_name["wfx_exits_back"]
-    return "PASS", (
+    return Verdict.PASS, (
         f"WFx exits per s of a vCPU that wakes by timers: {trapped:.0f} off; 0 on, from the write of the "
         f"mask on; {back.on.mean:.0f} from its removal on. Of the vCPU beside it, not named: "
         f"{other.off.mean:.0f} off, {other.on.mean:.0f} on. Under every load: 0 of all named vCPUs."

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cvmtune.report.rule import Goal
 from cvmtune.report.schema import Baseline, Metric, Verdict
 
 MAIN_METRICS = ("insert", "tpcb", "audit")
@@ -14,6 +15,8 @@ record of the audit log, all at a rate."""
 REQUESTED = 1.67
 """What was asked for: end-to-end write latency 40 % lower. It is told beside what was measured; as a time it
 decides nothing."""
+
+GOAL = Goal(MAIN_METRICS, REQUESTED, "at a rate")
 
 MIN_IPIS_OFF = 2.0
 """A transaction's messages between client, server and storage wake several threads, some of them on another
@@ -63,7 +66,7 @@ def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[V
     ]
     for name, what, found in exact:
         if name.endswith(("_lost", "damage")) and any(found.samples):
-            return "FAIL", f"{what}: {max(found.samples, key=abs):g}, where 0 is right."
+            return Verdict.FAIL, f"{what}: {max(found.samples, key=abs):g}, where 0 is right."
     nested = any(metric.name.endswith("_exits") for metric in metrics)
     of_host = ("_exits", "_wfx_exits", "_timer_exits", "_redundant_exits")
     suffixes = ("", "_lost", "_ipis", "_wakeups", *(of_host if nested else ()))
@@ -74,13 +77,13 @@ def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[V
     missing = [name for name in wanted if name not in by_name]
     missing += [name for name in ("all_lost", "damage") if name not in known]
     if missing:
-        return "UNDECIDED", f"Not measured, or not both off and on: {', '.join(missing)}."
+        return Verdict.UNDECIDED, f"Not measured, or not both off and on: {', '.join(missing)}."
     said, passed = [], True
     for load in MAIN_METRICS:
         ipis, wakeups = by_name[f"{load}_ipis"], by_name[f"{load}_wakeups"]
         for metric, least in ((ipis, MIN_IPIS_OFF), (wakeups, MIN_WAKEUPS_OFF)):
             if metric.off.mean < least:
-                return "UNDECIDED", (
+                return Verdict.UNDECIDED, (
                     f"{metric.title}: only {metric.off.mean:.2f} with all features off (at least {least:g} "
                     "expected): the experiment did not exercise what they save."
                 )
@@ -95,7 +98,7 @@ def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[V
             counts += [f"for the timer {_off_on(timer)}", f"redundantly {_off_on(redundant)}"]
             counts += [f"exits without a rate {_off_on(closed)}"]
         said.append(f"{load}: {', '.join(counts)}; mean latency off/on {_gain(by_name[load])}.")
-    return "PASS" if passed else "FAIL", (
+    return Verdict.PASS if passed else Verdict.FAIL, (
         "Nothing committed or answered was lost, nothing damaged. Per transaction or record, all features "
         f"off → on: {' '.join(said)} Times decide nothing; asked for was {REQUESTED:g}. Allowed: "
         f"{MAX_IPIS_SHARE:.0%} of the IPIs, {MAX_WAKEUPS_ON:g} completion events"
@@ -112,16 +115,10 @@ def _off_on(metric: Metric) -> str:
     return f"{metric.off.mean:.2f} → {metric.on.mean:.2f}"
 
 
-def bar(metric: Metric) -> str:
-    """Whether what was asked for is "met" or "missed" by the whole interval, or "not settled"."""
-    low, high = metric.ci95 or (0.0, float("inf"))
-    return "met" if low >= REQUESTED else "missed" if high < REQUESTED else "not settled"
-
-
 def _gain(metric: Metric) -> str:
     """The ratio, and what of the bar."""
     if metric.ratio is None:
         return "unknown"
     if metric.ci95 is None:
         return f"{metric.ratio:.2f}"
-    return f"{metric.ratio:.2f} [{metric.ci95[0]:.2f}, {metric.ci95[1]:.2f}], {bar(metric)}"
+    return f"{metric.ratio:.2f} [{metric.ci95[0]:.2f}, {metric.ci95[1]:.2f}], {GOAL.bar(metric)}"

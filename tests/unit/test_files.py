@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files are trusted. As root other owners are real; an ordinary user pretends to be somebody else."""
+"""Files are written whole or not at all; and which are trusted.
+
+As root other owners are real; an ordinary user pretends to be somebody else.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cvmtune.core.errors import CvmtuneError
-from cvmtune.core.trusted import MAX_BYTES, read_trusted
+from cvmtune.core.files import MAX_BYTES, read_trusted, write_whole
 
 STRANGER = 54321
 IS_ROOT = os.geteuid() == 0
@@ -249,3 +252,52 @@ def test_nothing_stays_open(file: Path) -> None:
     refusal(file.parent)
     refusal(file.parent / "missing")
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# Writing
+
+
+def test_writes_a_file_with_the_mode(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_whole(path, "ä\n", mode=0o640, sync=True)
+    assert path.read_bytes() == "ä\n".encode()
+    assert path.stat().st_mode & 0o7777 == 0o640
+
+
+def test_replaces_a_symlink_and_does_not_follow_it(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("mine")
+    path = tmp_path / "file"
+    path.symlink_to("other")
+    write_whole(path, "text")
+    assert not path.is_symlink()
+    assert ((tmp_path / "other").read_text(), path.read_text()) == ("mine", "text")
+
+
+def test_what_was_left_aside_is_no_obstacle(tmp_path: Path) -> None:
+    """Neither a killed process's rest nor a link that somebody has put there."""
+    aside = tmp_path / f".file.{os.getpid()}"
+    aside.symlink_to(tmp_path / "other")
+    write_whole(tmp_path / "file", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_failure_leaves_the_older_file_and_nothing_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("older")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(path, "text", sync=True)
+    assert path.read_text() == "older"
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("path", [".", "/", "missing/file"])
+def test_where_no_file_can_be(path: str) -> None:
+    with pytest.raises(OSError, match="directory"):
+        write_whole(Path(path), "text")

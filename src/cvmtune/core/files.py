@@ -1,16 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading files that root will act upon: nobody but root, or who runs this, may decide what they say."""
+"""Files: written whole or not at all, and read only if nobody but root, or who runs this, decides what they
+say."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from cvmtune.core.errors import CvmtuneError
 
 MAX_BYTES = 1 << 20
+
+
+def write_whole(path: Path, text: str, *, mode: int = 0o666, sync: bool = False) -> None:
+    """Put a file in place, whole or not at all, in place of an older one.
+
+    The text, as UTF-8, is written to a new file beside it, which nobody else can have prepared; that file
+    then takes the place. A symlink at `path` is replaced and not followed. The umask takes its bits from
+    `mode`. With `sync`, no power cut can undo it when this returns.
+
+    Raises OSError; what was there is untouched then, unless it was the directory that could not be synced.
+    """
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with suppress(FileNotFoundError):
+        aside.unlink()  # of a process of this number that was killed
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with open(os.open(aside, flags, mode), "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink()
+        raise
+    if sync:
+        _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def owned_by_us(info: os.stat_result) -> bool:
+    """Whether root or the effective user owns a file: so nobody else may change its mode."""
+    return info.st_uid in (0, os.geteuid())
 
 
 def read_trusted(path: Path) -> str:
@@ -56,7 +102,7 @@ def read_trusted(path: Path) -> str:
 def _check_file(path: Path, info: os.stat_result) -> None:
     if not stat.S_ISREG(info.st_mode):
         raise CvmtuneError("not a regular file", str(path), "give the path of a regular file")
-    if info.st_uid not in (0, os.geteuid()):
+    if not owned_by_us(info):
         raise CvmtuneError(
             f"the file belongs to user {info.st_uid}, who may change it at any time",
             str(path),
