@@ -8,7 +8,6 @@ hold, `apply` ends with Unmet's status and systemd tries again.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,14 +17,16 @@ from cvmtune.commands.site import Site
 from cvmtune.commands.wanted import Wanted, wanted
 from cvmtune.core import command
 from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.core.files import read_trusted
+from cvmtune.core.files import read_trusted, write_whole
 from cvmtune.tuning.profile import Profile, Requirements, resolve, unmet
+from cvmtune.tuning.profile_files import to_toml
 from cvmtune.tuning.transaction import PartlyApplied
 
 UNIT = "cvmtune.service"
 _UNITS = "etc/systemd/system"
 _PROFILE = "persisted.toml"
 _RETRY_S = 30
+_MADE_BY = "Made by cvmtune persist: what cvmtune.service applies at each boot."
 
 _UNIT_TEXT = """\
 # Made by cvmtune persist; cvmtune unpersist removes it.
@@ -68,7 +69,7 @@ def persist(site: Site, what: str | None, flags: Mapping[str, str], *, dry_run: 
         values = resolve(one.profile, facts, registry.settings).settings
         registry.transactions.plan(site.system, values)
     profile, unit = site.configuration / _PROFILE, site.root / _UNITS / UNIT
-    files = {profile: _toml(one), unit: _unit(site, one.profile)}
+    files = {profile: to_toml(one.profile, _MADE_BY, one.source), unit: _unit(site, one.profile)}
     commands = list(_systemctl(site, "daemon-reload", "enable"))
     if not dry_run:
         _check_program()
@@ -157,30 +158,6 @@ def _quoted(argv: Sequence[str]) -> str:
     return " ".join(f'"{word}"' if " " in word else word for word in argv).replace("%", "%%")
 
 
-def _toml(one: Wanted) -> str:
-    profile = one.profile
-    # In ASCII, as a file's name may be anything: JSON's halves of a character are none in TOML.
-    source = one.source.encode("ascii", "backslashreplace").decode()
-    # Else JSON's strings, numbers, booleans and lists are TOML's as well.
-    lines = [
-        "# Made by cvmtune persist: what cvmtune.service applies at each boot.",
-        f"description = {json.dumps(source)}",
-        "",
-        "[require]",
-    ]
-    require = profile.require
-    lines += [f"role = {json.dumps(require.role)}"] if require.role else []
-    lines += [
-        f"cpus = {require.cpus}",
-        f"features = {json.dumps(list(require.features))}",
-        f"own_cpus = {json.dumps(require.own_cpus)}",
-    ]
-    lines += [f"possible = {json.dumps(require.possible)}"] if require.possible is not None else []
-    for table, settings in (("set", profile.settings), ("set-if-present", profile.optional)):
-        lines += ["", f"[{table}]", *(f"{name} = {json.dumps(value)}" for name, value in settings.items())]
-    return "\n".join(lines) + "\n"
-
-
 def _systemctl(site: Site, *verbs: str) -> Iterator[list[str]]:
     """The commands for the unit; below another root there is no systemd at work to be told."""
     at = [] if site.root == Path("/") else [f"--root={site.root}"]
@@ -193,16 +170,9 @@ def _systemctl(site: Site, *verbs: str) -> Iterator[list[str]]:
 
 def _write(path: Path, text: str) -> None:
     """Put a file in place, whole or not at all."""
-    new = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        new.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        with open(new, "w", encoding="utf-8", opener=lambda name, _: os.open(name, flags, 0o644)) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
+        write_whole(path, text, mode=0o644, sync=True)
     except OSError as error:
         raise CvmtuneError(f"cannot write it: {error.strerror}", str(path), "run as root") from error
 

@@ -19,10 +19,11 @@ A profile is a TOML file, NAME.toml in one of several directories, of which the 
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,16 @@ def _check_settings(table: str, content: Mapping[str, Any], known: Settings) -> 
         except UsageError as error:
             raise UsageError(f"[{table}] {error.what}", next_step=error.next_step) from error
     return settings
+
+
+def to_toml(profile: Profile, comment: str, description: str) -> str:
+    """Return a file that is read as this profile, with a description of its own."""
+    # In ASCII, as a file's name may be anything: JSON's halves of a character are none in TOML. Else JSON's
+    # strings, numbers, booleans and lists are TOML's as well.
+    told = description.encode("ascii", "backslashreplace").decode()
+    require = {name: value for name, value in asdict(profile.require).items() if value is not None}
+    tables = {"require": require, "set": profile.settings, "set-if-present": profile.optional}
+    lines = [f"# {comment}", f"description = {json.dumps(told)}"]
+    for table, values in tables.items():
+        lines += ["", f"[{table}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items())]
+    return "\n".join(lines) + "\n"
