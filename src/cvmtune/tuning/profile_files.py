@@ -8,13 +8,13 @@ A profile is a TOML file, NAME.toml in one of several directories, of which the 
     [require]
     role = "guest"            # or "host", or "machine", which is neither
     cpus = 2                  # so many online at least
-    features = ["ipi"]        # settings that the kernel must offer
+    features = ["A-MASK"]     # settings that the kernel must offer
     own_cpus = true           # as Facts.own_cpus
     possible = "0-7"          # the CPUs that it can have, no more and no fewer
-    [set]                     # see setting.py
-    ipi = "all-but-first"
+    [set]                     # by the names of settings
+    A-MASK = "all-but-first"
     [set-if-present]          # left out where the kernel does not offer it
-    ipi-poll-us = 200
+    A-NUMBER = 200
 """
 
 from __future__ import annotations
