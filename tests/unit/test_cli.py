@@ -6,9 +6,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,25 +20,40 @@ from cvmtune import cli
 from cvmtune.commands import lab as lab_commands
 from cvmtune.commands import prove
 from cvmtune.core.errors import UsageError
-from cvmtune.core.system import LocalSystem, System
-from cvmtune.experiments import path_length
-from cvmtune.experiments.guest import Host
+from cvmtune.core.system import LocalSystem
+from cvmtune.experiments import path_length, runner
+from cvmtune.experiments.bench import Bench
+from cvmtune.experiments.experiment import Experiment, Measurement
+from cvmtune.experiments.path_length import EXIT_PATH
 from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.features.cq_poll import experiment as cq_poll
+from cvmtune.features.trial import Switch
+from cvmtune.features.trials import TRIALS
 from cvmtune.features.vtimer import experiment as vtimer
+from cvmtune.features.vtimer import paths as vtimer_paths
 from cvmtune.features.wfx import experiment as wfx
+from cvmtune.features.wfx import paths as wfx_paths
+from cvmtune.features.wfx.switch import WfxSwitch
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.kernel import FLAVOURS
 from cvmtune.lab.kernel_checks import CheckResult
 from cvmtune.lab.lab import GUEST_TOOLS, Lab, machine_spec
 from cvmtune.lab.machine import PLAIN_BOOT, BootOptions
-from cvmtune.lab.machines import MACHINES, Images, processor_options, qemu_argv, start_guest_script
+from cvmtune.lab.machines import (
+    MACHINES,
+    Images,
+    MachineName,
+    processor_options,
+    qemu_argv,
+    start_guest_script,
+)
 from cvmtune.lab.progress import SilentProgress, Step
-from cvmtune.report.judge import RULES, judge
+from cvmtune.report.judge import judge
+from cvmtune.report.rule import Rule
 from cvmtune.report.schema import VERDICTS, Metric, Result, Results, Stats, Verdict
-from cvmtune.workloads import database, nfs_rdma
+from cvmtune.workloads import database, nfs_rdma, power_cut
 from cvmtune.workloads.blackbox import experiment as blackbox
-from cvmtune.workloads.blackbox.verdict import CLOSED, MAIN_METRICS
+from cvmtune.workloads.blackbox.metrics import CLOSED, MAIN_METRICS
 from cvmtune.workloads.power_cut import series as after_power_cut
 
 Capture = pytest.CaptureFixture[str]
@@ -154,7 +169,7 @@ def test_help_and_version(capsys: Capture) -> None:
 
 def test_choices_are_those_that_exist(capsys: Capture) -> None:
     assert status("prove", "--help") == 0
-    assert f"of {', '.join(prove.FEATURES)}; default" in " ".join(capsys.readouterr().out.split())
+    assert f"of {', '.join(TRIALS)}; default" in " ".join(capsys.readouterr().out.split())
     assert set(cli._MACHINES) == MACHINES.keys()
     assert set(cli._FLAVOURS) == FLAVOURS.keys()
 
@@ -220,6 +235,17 @@ def test_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: Captur
 
 
 ALL_FEATURES = ("ipi", "vtimer", "cq-poll", "wfx", "blackbox")
+BLACKBOX = TRIALS["blackbox"]().experiment
+COMBINATIONS = {name: state.features for name, state in BLACKBOX.states.items()}
+SINGLES = BLACKBOX.form(brief=True).combined
+
+
+def plan(
+    feature: str, machine: str, rounds: int | None, *, brief: bool = False
+) -> tuple[Measurement, list[Measurement]]:
+    """What is judged, and the baselines."""
+    found = runner.plan(TRIALS[feature]().experiment, machine, rounds, brief=brief)
+    return found.judged, list(found.baselines)
 
 
 def test_prove_says_what_it_would_measure(capsys: Capture, cache: Path, no_programs: None) -> None:
@@ -269,10 +295,10 @@ def test_prove_measures_in_short_if_no_feature_is_named(
     assert not cache.exists()
 
 
-@pytest.mark.parametrize("feature", prove.FEATURES)
+@pytest.mark.parametrize("feature", tuple(TRIALS))
 def test_short_forms_measure_less_of_the_same(feature: str) -> None:
-    full, full_baselines = prove.plan(feature, "cvm", None)
-    brief, baselines = prove.plan(feature, "cvm", None, brief=True)
+    full, full_baselines = plan(feature, "cvm", None)
+    brief, baselines = plan(feature, "cvm", None, brief=True)
     assert brief.rounds == 2  # the fewest that give an interval
     assert brief.rounds <= full.rounds
     assert brief.states[:2] == full.states[:2] == ("off", "on")
@@ -283,32 +309,31 @@ def test_short_forms_measure_less_of_the_same(feature: str) -> None:
 
 
 def test_short_form_of_polling_is_over_one_provider() -> None:
-    full, _ = prove.plan("cq-poll", "cvm", None)
-    brief, _ = prove.plan("cq-poll", "cvm", None, brief=True)
-    assert full.options == {}
-    assert brief.options == {"providers": nfs_rdma.PROVIDERS[:1]}
-    assert prove.EXPERIMENTS["cq-poll"].form(False).passes == len(nfs_rdma.PROVIDERS) > 1
-    assert prove.EXPERIMENTS["cq-poll"].form(True).passes == 1
+    full, _ = plan("cq-poll", "cvm", None)
+    brief, _ = plan("cq-poll", "cvm", None, brief=True)
+    assert full.parts == nfs_rdma.PROVIDERS
+    assert brief.parts == nfs_rdma.PROVIDERS[:1]
+    assert len(full.parts) > len(brief.parts) == 1
 
 
 def test_database_is_measured_under_all_combinations_or_each_feature_alone() -> None:
-    full, baselines = prove.plan("blackbox", "cvm", None)
-    assert sorted(full.states) == sorted(blackbox.COMBINATIONS)
+    full, baselines = plan("blackbox", "cvm", None)
+    assert sorted(full.states) == sorted(COMBINATIONS)
     assert len(full.states) == 16
     assert {one.machine for one in baselines} == {"vm", "plain"}
     for one in (full, *baselines):
-        assert one.options == {"more": True}
-        assert set(one.states) <= blackbox.COMBINATIONS.keys()
+        assert one.more
+        assert set(one.states) <= COMBINATIONS.keys()
     # No machine is asked for what it cannot have.
     features = {
-        one.machine: {feature for state in one.states for feature in blackbox.COMBINATIONS[state]}
+        one.machine: {feature for state in one.states for feature in COMBINATIONS[state]}
         for one in baselines
     }
     assert features == {"vm": {"ipi", "cq-poll", "wfx"}, "plain": {"ipi", "cq-poll"}}
-    brief, baselines = prove.plan("blackbox", "cvm", None, brief=True)
-    assert brief.states == ("off", "on", *blackbox.SINGLES)
-    assert brief.options == {}
-    assert baselines == [prove.Measurement("blackbox", "vm", ("off",), 2)]
+    brief, baselines = plan("blackbox", "cvm", None, brief=True)
+    assert brief.states == ("off", "on", *SINGLES)
+    assert not brief.more
+    assert baselines == [Measurement("blackbox", MachineName.VM, ("off",), 2)]
 
 
 @pytest.mark.parametrize(
@@ -338,23 +363,23 @@ def test_prove_leaves_out_what_a_machine_without_a_host_cannot_have(capsys: Capt
     features = {line.partition(":")[0] for line in capsys.readouterr().out.splitlines()}
     # A host is needed for one, a monitor for another, and both for all together.
     left_out = {"plain": {"wfx", "vtimer", "blackbox"}, "vm": {"vtimer", "blackbox"}, "cvm": set()}
-    assert features == set(prove.FEATURES) - left_out[machine]
+    assert features == set(tuple(TRIALS)) - left_out[machine]
 
 
 @pytest.mark.parametrize("machine", ["plain", "vm"])
 def test_timer_of_a_machine_without_a_monitor_is_refused(machine: str) -> None:
     with pytest.raises(UsageError, match=f"nothing that {machine} can have"):
-        prove.plan("vtimer", machine, None)
+        plan("vtimer", machine, None)
 
 
 @pytest.mark.parametrize(("rounds", "judged", "others"), [(None, 3, 1), (1, 1, 1), (5, 5, 2)])
 def test_hw_bit_takes_turns_with_off_and_on(rounds: int | None, judged: int, others: int) -> None:
     """In one boot, so that it is compared with on as off is; an ordinary VM is another machine's."""
-    measured, baselines = prove.plan("vtimer", "cvm", rounds)
-    assert measured == prove.Measurement("vtimer", "cvm", ("off", "on", vtimer.HW), judged)
-    assert baselines == [prove.Measurement("vtimer", "vm", (vtimer.ORDINARY,), others)]
+    measured, baselines = plan("vtimer", "cvm", rounds)
+    assert measured == Measurement("vtimer", MachineName.CVM, ("off", "on", vtimer.HW), judged)
+    assert baselines == [Measurement("vtimer", MachineName.VM, (vtimer.ORDINARY,), others)]
     # The experiment knows all of them.
-    assert set(measured.states) == vtimer.MODES.keys()
+    assert {*measured.states, vtimer.ORDINARY} == vtimer.STATES.keys()
 
 
 def test_prove_takes_features_in_any_order(capsys: Capture) -> None:
@@ -366,12 +391,12 @@ def test_prove_takes_features_in_any_order(capsys: Capture) -> None:
 @pytest.mark.parametrize(("rounds", "others"), [(1, 1), (2, 1), (5, 2), (8, 4)])
 @pytest.mark.parametrize(
     ("feature", "states"),
-    [("cq-poll", cq_poll.SETTINGS.keys()), ("wfx", wfx.SETTINGS.keys() | {wfx.BOOT_POLICY})],
+    [("cq-poll", cq_poll.STATES.keys()), ("wfx", wfx.STATES.keys())],
 )
 def test_rounds_that_take_long_are_half_as_many_in_baselines(
     feature: str, states: Set[str], rounds: int, others: int
 ) -> None:
-    judged, baselines = prove.plan(feature, "cvm", rounds)
+    judged, baselines = plan(feature, "cvm", rounds)
     assert judged.rounds == rounds
     assert {one.rounds for one in baselines} == {others}
     assert {state for one in (judged, *baselines) for state in one.states} == states
@@ -381,7 +406,12 @@ def test_rounds_that_take_long_are_half_as_many_in_baselines(
 
 
 def test_every_feature_can_be_judged() -> None:
-    assert set(prove.FEATURES) == RULES.keys()
+    for name, load in TRIALS.items():
+        trial = load()
+        assert trial.experiment.name == name
+        verdict, why = trial.rule.judge((), ())
+        assert verdict == "UNDECIDED"
+        assert why
 
 
 def test_prove_says_that_it_would_count_instructions(capsys: Capture) -> None:
@@ -850,21 +880,29 @@ COUNTED = {
 class Measured:
     """What was asked of the experiments, by feature; `useless` features change nothing.
 
-    `options` are what they were asked beyond that, `cut` the machines whose power was cut, which took `lost`.
-    `all_lost` and `damage` are what blackbox finds after all rounds.
+    `options` are the parts, and whether all was to be measured that can be; `cut` the machines whose power
+    was cut, which took `lost`. `all_lost` and `damage` are what blackbox finds after all rounds.
     """
 
     useless: set[str] = field(default_factory=set)
     asked: list[tuple[str, str, tuple[str, ...], int]] = field(default_factory=list)
-    options: list[dict[str, object]] = field(default_factory=list)
+    options: list[tuple[tuple[str, ...], bool]] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
     lost: int = 0
     all_lost: int = 0
     damage: int = 0
 
-    def collect(
-        self, feature: str, machine: str, *, states: Sequence[str], rounds: int, **more: Any
+    def run(
+        self,
+        experiment: Experiment[Any, Any],
+        bench: Bench,
+        wanted: Measurement,
+        *,
+        environment: dict[str, object],
+        advance: Callable[[str], None],
     ) -> RawRun:
+        feature, machine, states = experiment.name, str(bench.machine), wanted.states
+
         def series(state: str) -> tuple[Series, ...]:
             on = state == "on" and feature not in self.useless
             # With the HW bit is as a masked timer should be, whatever became of that.
@@ -875,16 +913,16 @@ class Measured:
             ]
             return (*counts, Series("notify", "notification", "ns", "time", "lower", (1000.0, 1100.0)))
 
-        self.asked.append((feature, machine, tuple(states), rounds))
-        common = ("host", "tools", "environment", "advance")
-        self.options.append({name: value for name, value in more.items() if name not in common})
-        assert (more["host"] is not None) == MACHINES[machine].nested
-        assert more["tools"] == GUEST_TOOLS
-        more["advance"]("a round")
-        found = [Round(state, index, series(state)) for index in range(rounds) for state in states]
+        assert (wanted.experiment, wanted.machine) == (feature, machine)
+        self.asked.append((feature, machine, states, wanted.rounds))
+        self.options.append((wanted.parts, wanted.more))
+        assert (bench.host is not None) == MACHINES[machine].nested
+        assert bench.tools == GUEST_TOOLS
+        advance("a round")
+        found = [Round(state, index, series(state)) for index in range(wanted.rounds) for state in states]
         if feature == "blackbox":
             found.append(Round(blackbox.AFTER, 0, self.outcome()))
-        return RawRun(feature, machine, tuple(found), more["environment"])
+        return RawRun(feature, machine, tuple(found), environment)
 
     def outcome(self) -> tuple[Series, ...]:
         """Of a whole run, in no state of the features."""
@@ -899,25 +937,23 @@ def measured(lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> Measured:
     """Experiments that measure nothing, in place of all that there are."""
     one = Measured()
 
-    def collect(feature: str) -> Callable[..., RawRun]:
-        return lambda guest, machine, **more: one.collect(feature, machine, **more)
-
-    def cut_power(lab: Lab, machine: str) -> tuple[Series, ...]:
+    def cut_power(lab: Lab, machine: str, switches: Sequence[Switch]) -> tuple[Series, ...]:
+        assert tuple(switch.name for switch in switches) == ALL_FEATURES[:-1]
         one.cut.append(machine)
         return after_power_cut(frozenset(range(100)), frozenset(range(one.lost, 100)), 0)
 
-    for feature, experiment in prove.EXPERIMENTS.items():
-        monkeypatch.setitem(prove.EXPERIMENTS, feature, replace(experiment, collect=collect(feature)))
+    monkeypatch.setattr(runner, "run", one.run)
     monkeypatch.setattr(database, "build", lambda lab: DATABASE)
-    monkeypatch.setattr(database, "cut_power", cut_power)
-    monkeypatch.setattr(prove, "_environment", lambda machine: {"machine": machine.spec.name})
+    monkeypatch.setattr(power_cut, "cut_power", cut_power)
+    for module in (runner, path_length):
+        monkeypatch.setattr(module, "environment_of", lambda machine: {"machine": machine.spec.name})
     return one
 
 
 DATABASE = Path("/cache/database")
 SLEEPING_AND_SOFT = ("on, sleeping after 1 ms", "soft IPIs alone", "on, with soft IPIs")
-COMBINED = tuple(state for state in blackbox.COMBINATIONS if state not in ("off", "on"))
-GUARDED_SOFT_SHARED = tuple(state for state in wfx.SETTINGS if state not in ("off", "on"))
+COMBINED = tuple(state for state in COMBINATIONS if state not in ("off", "on"))
+GUARDED_SOFT_SHARED = tuple(state for state in wfx.STATES if state not in ("off", "on", wfx.BOOT_POLICY))
 # How machines are booted for each feature, and how many states of machines stand beside the verdict.
 BOOTED = {
     "ipi": ([("cvm", PLAIN_BOOT), ("vm", PLAIN_BOOT), ("cvm", BootOptions(append=("nohlt",)))], 2),
@@ -936,7 +972,7 @@ BOOTED = {
 
 
 @pytest.mark.parametrize(("useless", "expected", "verdict"), [(False, 0, "PASS"), (True, 1, "FAIL")])
-@pytest.mark.parametrize("feature", prove.FEATURES)
+@pytest.mark.parametrize("feature", tuple(TRIALS))
 def test_prove_judges_and_writes(
     measured: Measured,
     lab: FakeLab,
@@ -989,7 +1025,8 @@ def test_prove_measures_in_full_what_is_named(measured: Measured) -> None:
         ("blackbox", "vm", ("off", "ipi+cq-poll+wfx"), 1),
         ("blackbox", "plain", ("off", "ipi+cq-poll"), 1),
     ]
-    assert measured.options == [{}] * 12 + [{"more": True}] * 3
+    plain, polling = ((("",), False), (nfs_rdma.PROVIDERS, False))
+    assert measured.options == [*[plain] * 5, *[polling] * 3, *[plain] * 4, *[(("",), True)] * 3]
     assert measured.cut == ["cvm"]
 
 
@@ -1000,10 +1037,11 @@ def test_prove_measures_all_features_in_short_unless_told_which(measured: Measur
         ("vtimer", "cvm", ("off", "on", "HW bit"), 2),
         ("cq-poll", "cvm", ("off", "on"), 2),
         ("wfx", "cvm", ("off", "on"), 2),
-        ("blackbox", "cvm", ("off", "on", *blackbox.SINGLES), 2),
+        ("blackbox", "cvm", ("off", "on", *SINGLES), 2),
         ("blackbox", "vm", ("off",), 2),
     ]
-    assert measured.options == [{}, {}, {"providers": nfs_rdma.PROVIDERS[:1]}, {}, {}, {}]
+    plain = (("",), False)
+    assert measured.options == [plain, plain, (nfs_rdma.PROVIDERS[:1], False), plain, plain, plain]
     assert measured.cut == []
     assert lab.tools == [()] * 4 + [(DATABASE,)] * 2
 
@@ -1056,13 +1094,13 @@ def test_combinations_are_judged_and_no_baselines(
     assert not [one.name for one in found.baselines if one.name.startswith("cvm, ipi")]
 
 
-@pytest.mark.parametrize("useless", prove.FEATURES)
+@pytest.mark.parametrize("useless", tuple(TRIALS))
 def test_one_feature_that_fails_is_a_failure(measured: Measured, tmp_path: Path, useless: str) -> None:
     measured.useless = {useless}
     assert status("prove", "--runs", "2", "--json", "results.json") == 1
     found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
     assert {one.feature: one.verdict == "FAIL" for one in found.results} == {
-        feature: feature == useless for feature in prove.FEATURES
+        feature: feature == useless for feature in tuple(TRIALS)
     }
 
 
@@ -1128,10 +1166,10 @@ class Judged:
 def judged(monkeypatch: pytest.MonkeyPatch) -> Judged:
     one = Judged()
 
-    def seen(raws: Sequence[RawRun], baselines: Sequence[RawRun]) -> Results:
+    def seen(raws: Sequence[RawRun], baselines: Sequence[RawRun], rules: Mapping[str, Rule]) -> Results:
         for runs, told in ((raws, one.raws), (baselines, one.baselines)):
             told += [(run.feature, run.machine, [each.state for each in run.rounds]) for run in runs]
-        return judge(raws, baselines)
+        return judge(raws, baselines, rules)
 
     monkeypatch.setattr(prove, "judge", seen)
     return one
@@ -1163,8 +1201,8 @@ def counted(measured: Measured, monkeypatch: pytest.MonkeyPatch) -> list[tuple[s
     """Feature, state and whether it is on, in the order in which paths are counted."""
     calls: list[tuple[str, str, bool]] = []
 
-    def measure(feature: str) -> Callable[[Any, str, bool], list[Round]]:
-        def count(machine: Any, state: str, on: bool) -> list[Round]:
+    def measure(feature: str) -> Callable[..., list[Round]]:
+        def count(paths: object, bench: Bench, state: str, *, on: bool) -> list[Round]:
             calls.append((feature, state, on))
             return [
                 Round(state, 0, (Series(f"{feature}_path", "", "instructions", "count", "lower", (1.0,)),))
@@ -1172,8 +1210,9 @@ def counted(measured: Measured, monkeypatch: pytest.MonkeyPatch) -> list[tuple[s
 
         return count
 
-    for feature, path in prove._PATHS.items():
-        monkeypatch.setitem(prove._PATHS, feature, replace(path, measure=measure(feature)))
+    for feature, load in TRIALS.items():
+        if paths := load().paths:
+            monkeypatch.setattr(type(paths), "measure", measure(feature))
     return calls
 
 
@@ -1241,20 +1280,29 @@ def test_an_exit_counted_for_two_features_is_not_one_baseline(
 ) -> None:
     """Their hosts are booted differently, and their vCPUs named or not."""
 
-    def exits(guest: System, host: System, state: str, mask: str, tools: str) -> Round:
-        value = 1000.0 if mask == "0" else 2000.0
-        return Round(state, 0, (Series("exit_path", "", "instructions", "count", "lower", (value,)),))
+    named: list[bool] = []
 
-    def wakes(guest: System, host: Host, state: str, *, untrapped: bool, tools: str) -> Round:
-        return Round(state, 0, ())
+    @contextmanager
+    def switched(self: WfxSwitch, bench: Bench, *, on: bool, cpu: int) -> Iterator[None]:
+        named.append(on)
+        yield
+        named.pop()
 
-    def in_each_mode(guest: System, host: Host, state: str, *, tools: str) -> Iterator[Round]:
-        for mode in vtimer.MODES.values():
+    def exits(bench: Bench) -> Series:
+        return EXIT_PATH.value(2000.0 if any(named) else 1000.0)
+
+    def wakes(self: wfx_paths.WfxPaths, bench: Bench, *, on: bool) -> Iterator[Series]:
+        return iter(())
+
+    def in_each_mode(self: vtimer_paths.VtimerPaths, bench: Bench, state: str) -> Iterator[Round]:
+        for mode in ("unmasked", "masked", "hw"):
             yield Round(f"{state}, {mode}", 0, (Series("x", "", "instructions", "count", "lower", (1.0,)),))
 
-    monkeypatch.setattr(path_length, "collect_exits", exits)
-    monkeypatch.setattr(wfx, "collect_paths", wakes)
-    monkeypatch.setattr(vtimer, "collect_paths", in_each_mode)
+    for module in (wfx_paths, vtimer_paths):
+        monkeypatch.setattr(module, "exit_path", exits)
+    monkeypatch.setattr(WfxSwitch, "switched", switched)
+    monkeypatch.setattr(wfx_paths.WfxPaths, "wakes", wakes)
+    monkeypatch.setattr(vtimer_paths.VtimerPaths, "in_each_mode", in_each_mode)
     assert status("prove", "vtimer", "wfx", "--runs", "1", "--path-length", "--json", "results.json") == 0
     found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
     paths = {

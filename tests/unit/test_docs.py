@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cvmtune import cli
-from cvmtune.commands.prove import FEATURES
+from cvmtune.features.trials import TRIALS
 from cvmtune.report import schema, summary
 
 TOP = Path(__file__).resolve().parents[2]
@@ -74,7 +74,7 @@ def test_shown_command_is_taken(argv: list[str], capsys: pytest.CaptureFixture[s
     except SystemExit as end:
         assert end.code == 0, capsys.readouterr().err  # noqa: PT017
         return
-    assert set(getattr(arguments, "features", ())) <= set(FEATURES)
+    assert set(getattr(arguments, "features", ())) <= set(tuple(TRIALS))
 
 
 def test_readme_shows_what_the_tool_makes_of_the_recorded_run() -> None:

@@ -12,9 +12,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cvmtune.experiments.rounds import Round, Series
+from cvmtune.features.trial import switches_of
+from cvmtune.features.trials import TRIALS
 from cvmtune.report.factorial import factorial
 from cvmtune.report.schema import Effect, Factorial
-from cvmtune.workloads.blackbox import experiment as blackbox
+from cvmtune.workloads.blackbox.experiment import BlackboxExperiment
 
 FACTORS = ("a", "b", "c")
 NOTHING: frozenset[str] = frozenset()
@@ -298,14 +300,18 @@ def test_nothing_measured_gives_nothing() -> None:
 
 def test_the_experiments_own_states() -> None:
     """Their names are not those of the features in them, and `on` is all four."""
-    gains = dict(zip(blackbox.FEATURES, (1.5, 1.1, 2.0, 1.25), strict=True))
+    experiment = BlackboxExperiment(switches_of(load() for load in TRIALS.values()))
+    names, states = experiment.features, experiment.states
+    gains = dict(zip(names, (1.5, 1.1, 2.0, 1.25), strict=True))
     rounds = [
         Round(name, index, (Series("insert", "t", "ns", "time", "lower", (value(on, index),)),))
         for value in (product(gains),)
         for index in range(2)
-        for name, on in blackbox.COMBINATIONS.items()
+        for name, on in ((state.name, state.features) for state in states.values())
     ]
-    found = factorial("cvm", "insert", blackbox.FEATURES, blackbox.COMBINATIONS, rounds)
+    found = factorial(
+        "cvm", "insert", names, {name: state.features for name, state in states.items()}, rounds
+    )
     assert found is not None
     assert (len(found.cells), len(found.interactions)) == (16, 6)
     for gain in found.gains:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cvmtune.commands.prove import FEATURES
+from cvmtune.features.trials import TRIALS
 from cvmtune.report import render
 from cvmtune.report.html import page
 from cvmtune.report.schema import (
@@ -256,7 +256,7 @@ def test_escapes_text(hostile: str) -> None:
         assert parsed.words.count(hostile) >= (30 if told.factorials else 10)
 
 
-@pytest.mark.parametrize("feature", FEATURES)
+@pytest.mark.parametrize("feature", tuple(TRIALS))
 def test_says_what_a_feature_is(feature: str) -> None:
     """Its title is in place of its name in headings, and two paragraphs are beneath it."""
     words = Page(page(results(feature=feature))).words

@@ -9,10 +9,15 @@ import pytest
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.report.judge import RULES, judge
+from cvmtune.report.rule import Rule
 from cvmtune.report.schema import Baseline, Breakdown, Metric, Part, Result, Verdict
 from cvmtune.report.stats import KEPT_SAMPLES
-from cvmtune.workloads.blackbox.experiment import COMBINATIONS, FEATURES, SINGLES
-from cvmtune.workloads.blackbox.verdict import MAIN_METRICS
+from cvmtune.workloads.blackbox.metrics import MAIN_METRICS
+
+FACTORS = RULES["blackbox"].factors
+assert FACTORS
+COMBINATIONS, FEATURES = FACTORS.states, FACTORS.names
+SINGLES = FEATURES
 
 
 def count(name: str, value: float) -> Series:
@@ -148,7 +153,7 @@ def test_rule_gets_what_was_measured_on_its_machine_and_nothing_else(monkeypatch
         seen[metrics[0].title] = [one.name for one in baselines]
         return "PASS", "well"
 
-    monkeypatch.setitem(RULES, "vtimer", rule)
+    monkeypatch.setitem(RULES, "vtimer", Rule(rule, "exits"))
 
     def raw(machine: str, *states: str) -> RawRun:
         series = (Series("exits", machine, "each", "count", "lower", (1.0,)),)

@@ -15,12 +15,18 @@ import pytest
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.report import summarise
-from cvmtune.report.judge import judge
+from cvmtune.report.judge import RULES, judge
 from cvmtune.report.schema import Metric, Result, Results, Stats
 from cvmtune.report.summary import PAGE, files, page
 from cvmtune.report.table import format_effect
-from cvmtune.workloads.blackbox.experiment import AFTER, COMBINATIONS, FEATURES, SINGLES
-from cvmtune.workloads.blackbox.verdict import CLOSED, MAIN_METRICS, REQUESTED
+from cvmtune.workloads.blackbox.experiment import AFTER
+from cvmtune.workloads.blackbox.metrics import CLOSED, MAIN_METRICS
+from cvmtune.workloads.blackbox.verdict import REQUESTED
+
+FACTORS = RULES["blackbox"].factors
+assert FACTORS
+COMBINATIONS, FEATURES = FACTORS.states, FACTORS.names
+SINGLES = FEATURES
 
 ENVIRONMENT: dict[str, object] = {
     "date": "2025-03-04 05:06 UTC",

@@ -22,13 +22,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cq_poll_guest import Background, load, unload
 
 from cvmtune.core.system import System
-from cvmtune.experiments.guest import Host
+from cvmtune.experiments.host import Host
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
 from cvmtune.lab.machine import BootOptions, Machine
 from cvmtune.lab.progress import terminal_progress
 from cvmtune.workloads import nfs_rdma
-from cvmtune.workloads.nfs_rdma import Load
+from cvmtune.workloads.nfs_rdma import WriteLoad
 
 CPUS = 4
 _SECONDS = 5
@@ -66,7 +66,7 @@ def nfs_writes(guest: System, cpu: int) -> Iterator[None]:
         with nfs_rdma.mounted(guest) as mount:
             logs = guest.run(["mktemp", "-d"]).check().stdout.strip()
             argv = nfs_rdma.write_command(
-                mount.path, Load(writes=1_000_000, rate=120, depth=8, cpu=cpu), logs
+                mount.path, WriteLoad(writes=1_000_000, rate=120, depth=8, cpu=cpu), logs
             )
             with background(guest, f"exec {shlex.join(argv)} >/dev/null"):
                 # fio is slow to start.

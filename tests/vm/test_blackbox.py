@@ -5,15 +5,21 @@ from __future__ import annotations
 
 import pytest
 
-from cvmtune.experiments.guest import Host
+from cvmtune.experiments import runner
+from cvmtune.experiments.bench import Bench
+from cvmtune.experiments.experiment import Measurement
 from cvmtune.experiments.rounds import PART, RawRun
+from cvmtune.features.trial import switches_of
+from cvmtune.features.trials import TRIALS
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
-from cvmtune.workloads import database, postgres
+from cvmtune.lab.machines import MachineName
+from cvmtune.workloads import database, postgres, power_cut
 from cvmtune.workloads.blackbox import experiment as blackbox
-from cvmtune.workloads.blackbox.experiment import Scale
+from cvmtune.workloads.blackbox.loads import BlackboxScale
 
 LOADS = ("insert", "tpcb", "audit")
-SMALL = Scale(seconds=1.5, records=15)
+SMALL = BlackboxScale(seconds=1.5, records=15)
+SWITCHES = switches_of(load() for load in TRIALS.values())
 
 
 def value(raw: RawRun, state: str, name: str) -> float:
@@ -32,17 +38,11 @@ def value(raw: RawRun, state: str, name: str) -> float:
 def raw(lab: Lab) -> RawRun:
     """A round of all off and one of all on, in a confidential VM."""
     with lab.boot("cvm", tools=(database.build(lab),)) as machine:
-        assert machine.host
-        host = Host(machine.host, machine.vmm_pid)
-        return blackbox.collect(
-            machine.guest,
-            "cvm",
-            states=("off", "on"),
-            rounds=1,
-            host=host,
-            tools=GUEST_TOOLS,
+        return runner.run(
+            blackbox.BlackboxExperiment(SWITCHES, SMALL),
+            Bench.of(machine, GUEST_TOOLS),
+            Measurement("blackbox", MachineName.CVM, ("off", "on"), 1),
             environment={},
-            scale=SMALL,
         )
 
 
@@ -73,8 +73,8 @@ def test_parts_add_up_to_the_latency(raw: RawRun, load: str, state: str) -> None
 def test_damage_is_found(lab: Lab) -> None:
     with lab.boot("plain", tools=(database.build(lab),)) as machine:
         guest = machine.guest
-        blackbox.unpack(guest, GUEST_TOOLS, "/var/lib")
-        cluster = f"/var/lib/{blackbox.CLUSTER}"
+        database.unpack(guest, GUEST_TOOLS, "/var/lib")
+        cluster = f"/var/lib/{database.CLUSTER}"
         with postgres.running(guest, cluster) as running:
             assert running.damage() == 0
             running.query("update pgbench_tellers set tbalance = tbalance + 1 where tid = 1;")
@@ -89,7 +89,7 @@ def test_damage_is_found(lab: Lab) -> None:
 
 
 def outcome(lab: Lab, machine: str, *, synchronous: bool) -> dict[str, float]:
-    found = database.cut_power(lab, machine, synchronous=synchronous)
+    found = power_cut.cut_power(lab, MachineName(machine), SWITCHES, synchronous=synchronous)
     return {series.name: series.samples[0] for series in found}
 
 

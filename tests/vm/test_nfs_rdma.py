@@ -12,7 +12,7 @@ from cvmtune.core.system import System
 from cvmtune.lab.machine import Machine
 from cvmtune.workloads.nfs_rdma import (
     PROVIDERS,
-    Load,
+    WriteLoad,
     add_link,
     delete_link,
     has_link,
@@ -56,8 +56,8 @@ def test_data_come_back_as_written(guest: System, provider: str) -> None:
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-@pytest.mark.parametrize("load", [Load(writes=60), Load(writes=60, rate=50, depth=4, cpu=0)])
-def test_each_write_has_its_latency_and_is_counted(guest: System, provider: str, load: Load) -> None:
+@pytest.mark.parametrize("load", [WriteLoad(writes=60), WriteLoad(writes=60, rate=50, depth=4, cpu=0)])
+def test_each_write_has_its_latency_and_is_counted(guest: System, provider: str, load: WriteLoad) -> None:
     with mounted(guest, provider) as mount:
         written = write(mount, load)
     assert len(written.latencies_ns) == 60

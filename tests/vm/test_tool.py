@@ -17,7 +17,8 @@ from cq_poll_guest import wait_until
 from loads import background, nfs_writes, wake_ups
 
 from cvmtune.core.system import System
-from cvmtune.experiments.guest import SGI_ROWS, Host
+from cvmtune.experiments.guest import SGI_ROWS
+from cvmtune.experiments.host import Host
 from cvmtune.lab.lab import Lab
 from cvmtune.lab.machine import BootOptions, Machine
 from cvmtune.observe.procfs import parse_interrupts, parse_table

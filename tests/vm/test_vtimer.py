@@ -12,7 +12,8 @@ from cq_poll_guest import Background
 from vtimer_host import HW, MASKED, MODES, ONLINE, UNMASKED, Site, books, command, torture
 from wfx_host import CONTROL
 
-from cvmtune.experiments.guest import written
+from cvmtune.experiments.guest import applied
+from cvmtune.experiments.host import HaltPoll
 from cvmtune.lab.lab import Lab
 from cvmtune.lab.machine import BootOptions
 
@@ -173,7 +174,7 @@ def test_guests_that_wait_untrapped(site: Site, kind: str) -> None:
 @pytest.mark.parametrize("poll_ns", ["0", "10000000"])
 def test_halt_polling(site: Site, poll_ns: str) -> None:
     # Without, the vCPU sleeps and an hrtimer of the host wakes it; with that much it only polls.
-    with written(site.host, HALT_POLL, poll_ns):
+    with applied(HaltPoll(), site.host, poll_ns):
         grown = site.counted(lambda: site.timers_run(ONESHOT))
     assert grown.total("redundant_exits") == grown.host == 0
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cvmtune.core.system import System
-from cvmtune.experiments.guest import Host
+from cvmtune.experiments.host import Host
 from cvmtune.lab.machine import Machine
 from cvmtune.observe.procfs import parse_table
 

@@ -59,7 +59,7 @@ class Series:
         )
 
 
-def in_turns(states: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
+def in_turns(states: Sequence[T], rounds: int) -> Iterator[tuple[int, T]]:
     """Yield each round's index with each state, the order turned every other round, so that drift of the
     machine falls on all alike."""
     for index in range(rounds):

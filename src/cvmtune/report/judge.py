@@ -8,12 +8,10 @@ from typing import TypeVar
 
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.experiments.rounds import PART, RawRun, Round, Series
-from cvmtune.features.cq_poll import verdict as rules_cq_poll
-from cvmtune.features.soft_ipi import verdict as rules_ipi
-from cvmtune.features.vtimer import verdict as rules_vtimer
-from cvmtune.features.wfx import verdict as rules_wfx
+from cvmtune.features.trials import TRIALS
 from cvmtune.report import stats
 from cvmtune.report.factorial import factorial
+from cvmtune.report.rule import Rule
 from cvmtune.report.schema import (
     Baseline,
     BaselineMetric,
@@ -23,27 +21,9 @@ from cvmtune.report.schema import (
     Part,
     Result,
     Results,
-    Verdict,
 )
-from cvmtune.workloads.blackbox import verdict as rules_blackbox
-from cvmtune.workloads.blackbox.experiment import COMBINATIONS, FEATURES
 
-Rule = Callable[[Sequence[Metric], Sequence[Baseline]], tuple[Verdict, str]]
-"""What makes a verdict of a feature's metrics on a machine, and of all else measured there."""
-
-
-def _alone(rule: Callable[[Sequence[Metric]], tuple[Verdict, str]]) -> Rule:
-    """A rule that compares with nothing but the feature off."""
-    return lambda metrics, _: rule(metrics)
-
-
-RULES: Mapping[str, Rule] = {
-    "ipi": _alone(rules_ipi.verdict),
-    "vtimer": rules_vtimer.verdict,
-    "cq-poll": _alone(rules_cq_poll.verdict),
-    "wfx": _alone(rules_wfx.verdict),
-    "blackbox": rules_blackbox.verdict,
-}
+RULES = {name: load().rule for name, load in TRIALS.items()}
 
 HOPELESS_ROUNDS = 1000
 """Nobody runs more rounds than this to settle a metric: then the effect is too small to see."""
@@ -54,30 +34,34 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
 
-def judge(raws: Sequence[RawRun], baselines: Sequence[RawRun]) -> Results:
+def judge(
+    raws: Sequence[RawRun], baselines: Sequence[RawRun], rules: Mapping[str, Rule] = RULES
+) -> Results:
     """Judge every feature on every machine that `raws` hold; runs of the same two are judged together.
 
     CvmtuneError for a feature without a rule, and where runs disagree on what a metric is.
     """
     compared = tuple(_baselines(baselines))
     results = tuple(
-        _judge_runs(feature, machine, runs, [one for one in compared if one.machine == machine])
+        _judge_runs(feature, machine, runs, [one for one in compared if one.machine == machine], rules)
         for (feature, machine), runs in _grouped(raws, lambda run: (run.feature, run.machine))
     )
     return Results(
         environment=_environment([*raws, *baselines]),
         results=results,
         baselines=compared,
-        factorials=tuple(_factorials(raws)),
+        factorials=tuple(_factorials(raws, rules)),
         breakdowns=tuple(_breakdowns([*raws, *baselines])),
     )
 
 
-def _factorials(raws: Sequence[RawRun]) -> Iterator[Factorial]:
+def _factorials(raws: Sequence[RawRun], rules: Mapping[str, Rule]) -> Iterator[Factorial]:
     """What each feature gains in the experiments that turn several on, alone and together."""
     for run in raws:
-        for metric in rules_blackbox.MAIN_METRICS if run.feature == "blackbox" else ():
-            found = factorial(run.machine, metric, FEATURES, COMBINATIONS, run.rounds)
+        factors = rules[run.feature].factors
+        for metric in factors.metrics if factors else ():
+            assert factors
+            found = factorial(run.machine, metric, factors.names, factors.states, run.rounds)
             if found:
                 yield found
 
@@ -103,8 +87,14 @@ def _mean_of_rounds(name: str, rounds: Sequence[Round]) -> float:
     return stats.mean([sample for one in rounds for sample in _samples(name, one)])
 
 
-def _judge_runs(feature: str, machine: str, runs: Sequence[RawRun], baselines: Sequence[Baseline]) -> Result:
-    if feature not in RULES:
+def _judge_runs(
+    feature: str,
+    machine: str,
+    runs: Sequence[RawRun],
+    baselines: Sequence[Baseline],
+    rules: Mapping[str, Rule],
+) -> Result:
+    if feature not in rules:
         raise CvmtuneError("there is no verdict rule for this feature", feature)
     rounds = [one for run in runs for one in run.rounds if one.state in ("off", "on")]
     pairs = [pair for run in runs for pair in _paired(run.rounds)]
@@ -119,7 +109,7 @@ def _judge_runs(feature: str, machine: str, runs: Sequence[RawRun], baselines: S
         else:
             notes.append(f"Left out: {name}, never measured both off and on in one pair of rounds.")
     # What was measured in other states, or found no counterpart, is compared with nothing, but may tell.
-    verdict, why = RULES[feature](metrics, [*baselines, *_baselines(runs)])
+    verdict, why = rules[feature].judge(metrics, [*baselines, *_baselines(runs)])
     return Result(feature, machine, tuple(metrics), verdict, " ".join([why, *notes]))
 
 

@@ -9,7 +9,8 @@ from cvmtune.report import plots
 from cvmtune.report.schema import Breakdown, Factorial, Metric, Result, Results, Stats
 from cvmtune.report.stats import percentile
 from cvmtune.report.table import NO_FIGURE, format_effect, format_figure, format_ratio
-from cvmtune.workloads.blackbox.verdict import MAIN_METRICS, REQUESTED, bar
+from cvmtune.workloads.blackbox.metrics import MAIN_METRICS
+from cvmtune.workloads.blackbox.verdict import REQUESTED, bar
 
 PAGE = "summary.md"
 """The page's name; it shows the pictures that are beside it."""
