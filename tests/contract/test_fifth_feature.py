@@ -14,7 +14,7 @@ from tests.fakes.controls import UintKernel
 from tests.fakes.fifth.feature import FEATURE, PATH
 from tests.fakes.tree import Machine, our_guest
 
-FIVE = Registry((*REGISTRY.features, FEATURE), REGISTRY.more_trials)
+FIVE = Registry((*REGISTRY.features, FEATURE), REGISTRY.workloads)
 
 
 @pytest.fixture

@@ -11,9 +11,11 @@ from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.features import REGISTRY, cq_poll, soft_ipi, vtimer, wfx
 from cvmtune.features.feature import Advice, FeatureStatus, Risk
+from cvmtune.features.trial import switches_of
 from cvmtune.observe.capture import Capture
 from cvmtune.observe.load import Load
 from cvmtune.observe.platform import Platform
+from cvmtune.report.rule import Factors
 from cvmtune.tuning import profile as profiles
 from cvmtune.tuning.profile import Profile, Resolved
 from cvmtune.tuning.profile_files import Profiles
@@ -107,3 +109,19 @@ def check_value(name: str, value: object) -> str:
 def resolve_setting(name: str, text: str, facts: Facts) -> str:
     setting = find(SETTINGS, name)
     return setting.knob.encode(setting.resolve(text, facts))
+
+
+# Experiments
+
+TRIALS = REGISTRY.trials
+RULES = REGISTRY.rules()
+SWITCHES = switches_of(feature.trial() for feature in REGISTRY.features if feature.trial)
+
+
+def _factors() -> Factors:
+    found = RULES["blackbox"].factors
+    assert found
+    return found
+
+
+BLACKBOX = _factors()

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
-from cvmtune.workloads.audit_log import Load, Record, intact, log, parse
+from cvmtune.workloads.audit_log import AuditLoad, Record, intact, log, parse
 
 PATH = "/mnt/audit.log"
-LOAD = Load(producers=3, records=2, rate=40, writer_cpu=0, producer_cpu=1, seed=7)
+LOAD = AuditLoad(producers=3, records=2, rate=40, writer_cpu=0, producer_cpu=1, seed=7)
 SAYS = "".join(f"{n} {10 + n} {100 + n} {1000 + n}\n" for n in range(6))
 
 
@@ -139,7 +139,7 @@ def test_log_of_another_seed() -> None:
     guest = Guest()
     log(guest, "/tools", PATH, replace(LOAD, seed=0))
     assert guest.commands[1][-1] == "0"
-    assert Load(3, 2, 40, 0, 1) == replace(LOAD, seed=0)
+    assert AuditLoad(3, 2, 40, 0, 1) == replace(LOAD, seed=0)
 
 
 DAMAGE = "auditlog: record 3 of the file: not what was logged\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
@@ -15,26 +15,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.experiments.guest import Host
+from cvmtune.experiments import runner
+from cvmtune.experiments.bench import Bench
+from cvmtune.experiments.experiment import Measurement
+from cvmtune.experiments.host import Host
 from cvmtune.experiments.rounds import RawRun, Round
 from cvmtune.features.cq_poll import knob as cq_poll
 from cvmtune.features.soft_ipi import knob as soft_ipi
+from cvmtune.features.trial import switched as switched_by
+from cvmtune.features.trial import switches_of
 from cvmtune.features.wfx import knob as wfx
+from cvmtune.lab.machines import MachineName
 from cvmtune.tuning.contract import KnobError
-from cvmtune.workloads.blackbox.experiment import (
-    AFTER,
-    COMBINATIONS,
+from cvmtune.workloads.blackbox import experiment as blackbox
+from cvmtune.workloads.blackbox.experiment import AFTER, BlackboxExperiment
+from cvmtune.workloads.blackbox.loads import (
     DEFAULT_SCALE,
-    FEATURES,
-    SINGLES,
-    Scale,
+    BlackboxScale,
     closed_loads,
-    collect,
     main_loads,
     more_loads,
-    name_of,
-    switched,
 )
+from tests.fakes.bound import TRIALS
 from tests.fakes.database import (
     ACTIVE_MS,
     BEGUN,
@@ -51,12 +53,18 @@ from tests.fakes.database import (
     TRAVEL,
     UNDELAYED_US,
     Cost,
+    FakeGuest,
     Machine,
 )
 from tests.fakes.kernel import When
 from tests.fakes.machine import FAULTS, PID, Refused, fail_in_turn
 
-SCALE = Scale(
+SWITCHES = switches_of(load() for load in TRIALS.values())
+EXPERIMENT = BlackboxExperiment(SWITCHES)
+FEATURES = EXPERIMENT.features
+COMBINATIONS = {name: state.features for name, state in EXPERIMENT.states.items()}
+SINGLES = EXPERIMENT.form(brief=True).combined
+SCALE = BlackboxScale(
     rates=(("insert", 20), ("tpcb", 10)),
     seconds=0.5,
     clients=(1, 2),
@@ -90,23 +98,24 @@ def run(
     states: Sequence[str] = ("off", "on"),
     rounds: int = 1,
     *,
-    scale: Scale = SCALE,
+    scale: BlackboxScale = SCALE,
     host: bool = True,
     more: bool = False,
     advance: Callable[[str], None] = lambda note: None,
 ) -> RawRun:
-    return collect(
-        machine.guest,
-        "cvm",
-        states=states,
-        rounds=rounds,
-        host=Host(machine.host, PID) if host else None,
-        tools="/tools",
+    return runner.run(
+        BlackboxExperiment(SWITCHES, scale),
+        Bench(machine.guest, Host(machine.host, PID) if host else None, MachineName.CVM, "/tools"),
+        Measurement("blackbox", MachineName.CVM, tuple(states), rounds, more=more),
         environment={"kernel": "6.12"},
-        scale=scale,
-        more=more,
         advance=advance,
     )
+
+
+def switched(
+    guest: FakeGuest, host: Host | None, features: frozenset[str], *, poll_cpu: int
+) -> AbstractContextManager[None]:
+    return switched_by(Bench(guest, host, MachineName.CVM, "/tools"), SWITCHES, features, poll_cpu)
 
 
 def samples(raw: RawRun, state: str, name: str, index: int = 0) -> tuple[float, ...]:
@@ -153,7 +162,7 @@ def test_names_of_states() -> None:
 @given(st.sets(st.sampled_from(FEATURES)))
 def test_name_of_any_features(features: set[str]) -> None:
     in_order = [feature for feature in FEATURES if feature in features]
-    assert COMBINATIONS[name_of(in_order)] == features
+    assert COMBINATIONS[blackbox.name_of(in_order, FEATURES)] == features
 
 
 # Loads

@@ -11,14 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from cvmtune.core.errors import CvmtuneError
+from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.core.system import Completed
-from cvmtune.experiments.guest import Host
-from cvmtune.experiments.path_length import collect_events
+from cvmtune.experiments import runner
+from cvmtune.experiments.bench import Bench
+from cvmtune.experiments.experiment import Measurement
+from cvmtune.experiments.host import Host
 from cvmtune.experiments.rounds import RawRun
 from cvmtune.features.cq_poll import knob as cq_poll_knob
-from cvmtune.features.cq_poll.experiment import SETTINGS, Scale, collect
+from cvmtune.features.cq_poll.experiment import STATES, CqPollExperiment, CqPollScale
+from cvmtune.features.cq_poll.paths import CqPollPaths
 from cvmtune.features.soft_ipi import knob as soft_ipi_knob
+from cvmtune.lab.machines import MachineName
 from cvmtune.tuning.contract import KnobError
 from cvmtune.workloads.nfs_rdma import PROVIDERS
 from tests.fakes.kernel import CqPollKernel, FakeKernel
@@ -28,8 +32,10 @@ VIOLATIONS = (
     *("lost", "duplicates", "out_of_order", "wrong_payload", "errors", "early_flushes", "post_errors"),
     *("concurrent", "wrong_context", "hung", "stranded"),
 )
-SCALE = Scale(rate=50, writes=100, depths=((1, 10), (4, 20)), messages=40, gap_us=250, idle_s=2.0, poll_cpu=1)
-ALL_STATES = tuple(SETTINGS)
+SCALE = CqPollScale(
+    rate=50, writes=100, depths=((1, 10), (4, 20)), messages=40, gap_us=250, idle_s=2.0, poll_cpu=1
+)
+ALL_STATES = tuple(STATES)
 PID = 321  # of the VMM
 MODULES = ("ib_core_cq_poll", "cvmtune_cq")
 
@@ -118,6 +124,9 @@ class FakeGuest:
             return self.cq.read_text(path)
         if path.startswith(("/sys/kernel/soft_ipi", "/sys/devices/system/cpu/possible")):
             return self.soft.read_text(path)
+        directory, _, name = path.rpartition("/")
+        if directory == "/sys/module/ib_core_cq_poll/parameters" and self.cq and name in self.parameters:
+            return f"{self.parameters[name]}\n"
         match path:
             case "/sys/devices/system/cpu/online":
                 return "0-1\n"
@@ -391,18 +400,20 @@ def run(
     states: Sequence[str] = ("off", "on"),
     rounds: int = 1,
     advance: Callable[[str], None] = lambda note: None,
+    scale: CqPollScale = SCALE,
 ) -> RawRun:
-    return collect(
-        guest,
-        "cvm",
-        states=states,
-        rounds=rounds,
-        host=Host(guest.host, PID) if guest.host else None,
-        tools="/tools",
+    return runner.run(
+        CqPollExperiment(scale),
+        bench(guest),
+        Measurement("cq-poll", MachineName.CVM, tuple(states), rounds, parts=PROVIDERS),
         environment={"kernel": "6.12"},
-        scale=SCALE,
         advance=advance,
     )
+
+
+def bench(guest: FakeGuest) -> Bench:
+    host = Host(guest.host, PID) if guest.host else None
+    return Bench(guest, host, MachineName.CVM, "/tools")
 
 
 def samples(raw: RawRun, state: str, name: str, index: int = 0) -> tuple[float, ...]:
@@ -451,11 +462,11 @@ def test_states_alternate_in_turned_order_with_each_provider(
 
 
 def test_every_state_is_one_of_these() -> None:
-    assert SETTINGS.keys() == IN_FORCE.keys()
+    assert STATES.keys() == IN_FORCE.keys()
 
 
 def test_state_that_is_none_is_an_error_that_leaves_nothing(guest: FakeGuest) -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(UsageError, match="no state 'warp'"):
         run(guest, ("off", "warp"))
     assert guest.left == []
 
@@ -478,10 +489,13 @@ def test_our_own_queues_are_polled_too(guest: FakeGuest) -> None:
 
 
 def test_how_long_the_poller_looks_is_set_before_it_starts(guest: FakeGuest) -> None:
-    run(guest, ("on, sleeping after 1 ms",))
+    run(guest, ("on",))
     controls = ("/sys/module/ib_core_cq_poll/parameters/idle_us", "/sys/kernel/ib_core_poll_cpu")
     written = [(path, text) for path, text in guest.written if path in controls]
-    assert written == [(controls[0], "1000\n"), (controls[1], "1\n"), (controls[1], "-1\n")] * 2
+    assert (
+        written
+        == [*((controls[0], "0\n"), (controls[1], "1\n"), (controls[1], "-1\n"), (controls[0], "1000\n"))] * 2
+    )
 
 
 def test_off_is_off_whatever_the_guest_came_with(guest: FakeGuest) -> None:
@@ -492,10 +506,7 @@ def test_off_is_off_whatever_the_guest_came_with(guest: FakeGuest) -> None:
 
 
 def test_the_poller_is_where_the_scale_says(guest: FakeGuest) -> None:
-    collect(
-        guest, "vm", states=("on",), rounds=1, host=None, tools="/tools", environment={},
-        scale=Scale(SCALE.rate, 10, (), SCALE.messages, SCALE.gap_us, 1.0, poll_cpu=0),
-    )  # fmt: skip
+    run(guest, ("on",), scale=CqPollScale(SCALE.rate, 10, (), SCALE.messages, SCALE.gap_us, 1.0, poll_cpu=0))
     assert [seen.cpu for seen in guest.seen] == [0, 0]
 
 
@@ -578,7 +589,7 @@ def test_interrupted_round_leaves_the_guest_as_it_was(guest: FakeGuest, word: st
 )
 def test_file_that_cannot_be_written_is_an_error_that_leaves_nothing(guest: FakeGuest, path: str) -> None:
     guest.unwritable = path
-    with pytest.raises(OSError, match="Invalid argument"):
+    with pytest.raises((OSError, KnobError), match="Invalid argument"):
         run(guest, ("on, with soft IPIs",))
     assert guest.soft.cpus == set()
     assert guest.left == []
@@ -773,7 +784,7 @@ def test_length_of_an_events_path(
     guest: FakeGuest, has_poller: bool, polled: bool, seen: tuple[bool, str]
 ) -> None:
     guest.has_poller = has_poller
-    found = collect_events(guest, "a state", polled=polled, tools="/tools")
+    (found,) = CqPollPaths().measure(bench(guest), "a state", on=polled)
     (series,) = found.series
     # Of 1000 events a sample, and the least of the samples.
     assert (found.state, series.name, series.samples) == ("a state", "event_path", (5.0,))

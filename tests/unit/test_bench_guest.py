@@ -17,16 +17,13 @@ from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed, LocalSystem
 from cvmtune.experiments.guest import (
-    Host,
-    affinity,
     cyclictest,
     loaded_module,
     named_interrupts,
     parse_cyclictest,
     pingpong,
-    process_seconds,
-    written,
 )
+from cvmtune.experiments.host import Host, affinity, process_seconds
 from tests.fakes.machine import CYCLICTEST_HEADER
 
 # Of a guest with two CPUs; the rows of a real one, cut short.
@@ -70,27 +67,20 @@ def test_interrupt_without_a_line_of_its_own_is_an_error(name: str, lines: int) 
 class Files:
     """A system that consists of files, and of modules that come and go.
 
-    `fails` is a command that fails, `says` what commands print, `refuses` a text that leaves a file changed
-    and is an error nevertheless.
+    `fails` is a command that fails, `says` what commands print.
     """
 
     def __init__(self, fails: str = "", says: str = "", **files: str) -> None:
         self.files = files
         self.commands: list[str] = []
-        self.writes: list[str] = []
         self.says = says
-        self.refuses = ""
         self._fails = fails
 
     def read_text(self, path: str) -> str:
         return self.files[path]
 
     def write_text(self, path: str, text: str) -> None:
-        assert path in self.files
-        self.files[path] = text
-        self.writes.append(text)
-        if text == self.refuses:
-            raise OSError(22, "Invalid argument", path)
+        raise AssertionError(f"wrote {path}")
 
     def exists(self, path: str) -> bool:
         return path in self.files
@@ -209,7 +199,7 @@ def test_no_folder_or_several_is_an_error(says: str) -> None:
 
 
 def test_folder_on_this_computer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("cvmtune.experiments.guest._KVM", str(tmp_path))
+    monkeypatch.setattr("cvmtune.experiments.host._KVM", str(tmp_path))
     (tmp_path / "17-13").mkdir()
     (tmp_path / "7-13").mkdir()
     assert Host(LocalSystem(), 7).vm_folder() == str(tmp_path / "7-13")
@@ -273,34 +263,6 @@ def test_cpus_of_a_thread_of_this_computer() -> None:
 def test_cpus_of_a_process_that_is_gone_are_an_error() -> None:
     with pytest.raises(CvmtuneError, match="taskset"):
         affinity(LocalSystem(), 2**30)
-
-
-# Files that are no knobs
-
-
-def test_file_has_its_text_for_the_block() -> None:
-    system = Files(**{"/a": "masked\n"})
-    with written(system, "/a", "hw\n"):
-        assert system.files == {"/a": "hw\n"}
-    assert system.writes == ["hw\n", "masked\n"]
-
-
-def test_file_is_as_it_was_whatever_fails() -> None:
-    system = Files(**{"/a": "masked\n"})
-    with pytest.raises(KeyboardInterrupt), written(system, "/a", "hw\n"):
-        raise KeyboardInterrupt
-    assert system.files == {"/a": "masked\n"}
-    system.refuses = "hw\n"
-    with pytest.raises(OSError, match="Invalid argument"), written(system, "/a", "hw\n"):
-        raise AssertionError("written in spite of it")
-    assert system.files == {"/a": "masked\n"}
-
-
-def test_file_that_is_not_there_is_not_written() -> None:
-    system = Files()
-    with pytest.raises(KeyError), written(system, "/a", "hw\n"):
-        raise AssertionError("written in spite of it")
-    assert system.writes == []
 
 
 # Programs

@@ -13,10 +13,14 @@ from hypothesis import strategies as st
 
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
-from cvmtune.experiments.guest import Host
+from cvmtune.experiments import runner
+from cvmtune.experiments.bench import Bench
+from cvmtune.experiments.experiment import Measurement
+from cvmtune.experiments.host import Host
 from cvmtune.experiments.rounds import RawRun
-from cvmtune.features.soft_ipi.experiment import Scale, collect, soft_statistics
+from cvmtune.features.soft_ipi.experiment import IpiExperiment, IpiScale, soft_statistics
 from cvmtune.features.soft_ipi.knob import PATH
+from cvmtune.lab.machines import MachineName
 from cvmtune.tuning.contract import KnobError
 from tests.fakes.kernel import FakeKernel
 
@@ -25,7 +29,7 @@ cpu sent reschedule call_function timer irq_work polls poll_ns fallbacks limit_n
 0 500 0 0 0 0 0 0 0 0
 1 0 12 488 3 0 1024 1500000000 2 200000
 """
-SCALE = Scale(ipis=100, gap_us=50, round_trips=10, hackbench_loops=3)
+SCALE = IpiScale(ipis=100, gap_us=50, round_trips=10, hackbench_loops=3)
 PID = 321
 ALL_KINDS = ["notify", "sync", "many", "wake", "none", "none", "none"]
 
@@ -208,15 +212,12 @@ def run(
     rounds: int = 1,
     advance: Callable[[str], None] = lambda note: None,
 ) -> RawRun:
-    return collect(
-        guest,
-        "cvm",
-        states=states,
-        rounds=rounds,
-        host=Host(guest.host, PID) if guest.host else None,
-        tools="/tools",
+    host = Host(guest.host, PID) if guest.host else None
+    return runner.run(
+        IpiExperiment(SCALE),
+        Bench(guest, host, MachineName.CVM, "/tools"),
+        Measurement("ipi", MachineName.CVM, tuple(states), rounds),
         environment={"kernel": "6.12"},
-        scale=SCALE,
         advance=advance,
     )
 
@@ -236,7 +237,7 @@ def sample(raw: RawRun, state: str, name: str) -> float:
     ("states", "rounds", "expected"),
     [
         (("off", "on"), 3, ["off", "on", "on", "off", "off", "on"]),
-        (("off", "on", "other"), 2, ["off", "on", "other", "other", "on", "off"]),
+        (("off", "on", "nohlt"), 2, ["off", "on", "nohlt", "nohlt", "on", "off"]),
         (("nohlt",), 2, ["nohlt", "nohlt"]),
     ],
 )

@@ -17,8 +17,8 @@ from cvmtune.observe.procfs import OpStatistics
 from cvmtune.workloads.nfs_rdma import (
     DataDamaged,
     FioReport,
-    Load,
     Mount,
+    WriteLoad,
     mounted,
     parse_fio,
     parse_latency_log,
@@ -205,13 +205,13 @@ def test_mountstats_cut_off_anywhere(end: int) -> None:
 
 
 def test_a_closed_loop_has_no_rate() -> None:
-    argv = write_command("/mnt", Load(writes=5, depth=3), "/logs")
+    argv = write_command("/mnt", WriteLoad(writes=5, depth=3), "/logs")
     assert {"--iodepth=3", "--io_size=20480", "--write_lat_log=/logs/write", "--direct=1"} <= set(argv)
     assert not any(word.startswith(("--rate", "--cpus")) for word in argv)
 
 
 def test_a_rate_and_a_cpu() -> None:
-    argv = write_command("/mnt", Load(rate=50, cpu=1), "/logs")
+    argv = write_command("/mnt", WriteLoad(rate=50, cpu=1), "/logs")
     assert {"--rate_iops=50", "--rate_process=poisson", "--cpus_allowed=1"} <= set(argv)
 
 
@@ -348,7 +348,7 @@ def test_the_block_may_unmount_and_delete_the_link() -> None:
 
 def test_latencies_of_a_load() -> None:
     guest = Guest()
-    written = write(Mount(guest, "rxe", "/mnt"), Load(writes=4))
+    written = write(Mount(guest, "rxe", "/mnt"), WriteLoad(writes=4))
     assert written.latencies_ns == (11904412, 6220775, 6566274, 843387)
     assert written.per_second == 116.504854
     assert written.rpc.ops == 0  # the fake's counters stand still
@@ -358,7 +358,7 @@ def test_latencies_of_a_load() -> None:
 def test_a_load_that_was_not_done_in_full_is_an_error() -> None:
     guest = Guest(log=LOG.splitlines()[0])
     with pytest.raises(CvmtuneError, match="of 4 writes it did 4 and logged 1"):
-        write(Mount(guest, "rxe", "/mnt"), Load(writes=4))
+        write(Mount(guest, "rxe", "/mnt"), WriteLoad(writes=4))
     assert guest.there == []
 
 

@@ -10,9 +10,15 @@ import pytest
 
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
-from cvmtune.experiments.path_length import collect, collect_exits, hypercalls
+from cvmtune.experiments.bench import Bench
+from cvmtune.experiments.host import Host
+from cvmtune.experiments.path_length import exit_path, hypercalls
+from cvmtune.experiments.rounds import Round, Series
 from cvmtune.features.soft_ipi.knob import PATH
+from cvmtune.features.soft_ipi.paths import SoftIpiPaths
 from cvmtune.features.wfx import knob as wfx
+from cvmtune.features.wfx.switch import WfxSwitch
+from cvmtune.lab.machines import MachineName
 from tests.fakes.kernel import FakeKernel, WfxKernel
 
 SAMPLES = {
@@ -57,8 +63,27 @@ def guest(tmp_path: Path) -> Guest:
     return Guest(tmp_path)
 
 
+def collect(guest: Guest, state: str, *, on: bool) -> Round:
+    (found,) = SoftIpiPaths().measure(Bench(guest, None, MachineName.PLAIN, "/tools"), state, on=on)
+    return found
+
+
+class Vmm(WfxKernel):
+    """A host with the two threads of a guest's vCPUs."""
+
+    def run(self, argv: Sequence[str], *, timeout: float = 60.0, input: str | None = None) -> Completed:
+        comms = "".join(f"/proc/7/task/{8 + vcpu}/comm:CPU {vcpu}/KVM\n" for vcpu in (0, 1))
+        return Completed(tuple(argv), 0, comms, "", 0.1)
+
+
+def collect_exits(guest: Guest, host: Vmm, *, on: bool) -> Series:
+    bench = Bench(guest, Host(host, 7), MachineName.CVM, "/tools")
+    with WfxSwitch().switched(bench, on=on, cpu=0):
+        return exit_path(bench)
+
+
 def test_reading_the_clock_is_taken_off(guest: Guest) -> None:
-    found = collect(guest, "feature on", "3", "/tools")
+    found = collect(guest, "feature on", on=True)
     assert (found.state, found.index) == ("feature on", 0)
     assert {series.name: series.samples for series in found.series} == {
         "send_path": (144.0,),
@@ -72,22 +97,22 @@ def test_reading_the_clock_is_taken_off(guest: Guest) -> None:
 
 def test_kernel_without_the_feature_is_measured_too(guest: Guest) -> None:
     guest.remove()
-    assert len(collect(guest, "not compiled in", "0", "/tools").series) == 2
+    assert len(collect(guest, "not compiled in", on=False).series) == 2
     assert guest.written == []
 
 
 def test_failure_leaves_the_guest_as_it_was(guest: Guest) -> None:
     guest.fails_at = "idle_path"
     with pytest.raises(CvmtuneError, match="idle_path"):
-        collect(guest, "feature on", "3", "/tools")
+        collect(guest, "feature on", on=True)
     assert guest.cpus == set()
     assert guest.modules == LOADED
 
 
 def test_exits_with_an_interrupt_in_them_are_left_out(guest: Guest, tmp_path: Path) -> None:
     (tmp_path / "host").mkdir()
-    host = WfxKernel(tmp_path / "host", wfx.PATH, width=2, possible="0-1")
-    (series,) = collect_exits(guest, host, "feature on", "3", "/tools").series
+    host = Vmm(tmp_path / "host", wfx.PATH, width=2, possible="0-1")
+    series = collect_exits(guest, host, on=True)
     assert series.samples == ((912 + 896 + 912) / 3,)
     assert host.written == ["3\n", "0\n"]
     assert host.cpus == set()
@@ -96,9 +121,9 @@ def test_exits_with_an_interrupt_in_them_are_left_out(guest: Guest, tmp_path: Pa
 
 def test_exits_of_a_host_without_the_feature_are_measured_too(guest: Guest, tmp_path: Path) -> None:
     (tmp_path / "host").mkdir()
-    host = WfxKernel(tmp_path / "host", wfx.PATH, width=2, possible="0-1")
+    host = Vmm(tmp_path / "host", wfx.PATH, width=2, possible="0-1")
     host.remove()
-    assert collect_exits(guest, host, "not compiled in", "0", "/tools").series[0].samples == (2720 / 3,)
+    assert collect_exits(guest, host, on=False).samples == (2720 / 3,)
     assert host.written == []
 
 

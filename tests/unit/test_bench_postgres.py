@@ -17,8 +17,8 @@ from cvmtune.core.system import Completed
 from cvmtune.workloads import postgres
 from cvmtune.workloads.postgres import (
     Database,
-    Load,
     Statistics,
+    TransactionLoad,
     command,
     damaged_blocks,
     parse_log,
@@ -92,7 +92,7 @@ def database(guest: Guest) -> Iterator[Database]:
 
 
 def test_transactions_of_ours_one_after_another() -> None:
-    program, *options = command(Load("insert", 100))
+    program, *options = command(TransactionLoad("insert", 100))
     assert program == f"{BINARIES}pgbench"
     assert {
         *("--no-vacuum", "--protocol=prepared", "--random-seed=1", f"--file={SCRIPT}", "--client=1"),
@@ -101,7 +101,7 @@ def test_transactions_of_ours_one_after_another() -> None:
 
 
 def test_transactions_of_pgbench_at_a_rate() -> None:
-    options = command(Load("tpcb", 100, clients=4, rate=30))
+    options = command(TransactionLoad("tpcb", 100, clients=4, rate=30))
     wanted = {f"--file={SCRIPT}", "--rate=30", "--client=4", "--jobs=4", "--transactions=25"}
     assert wanted <= set(options)
     assert not any(option.startswith("--builtin") for option in options)
@@ -109,15 +109,15 @@ def test_transactions_of_pgbench_at_a_rate() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 17])
 def test_random_numbers_are_those_of_the_seed(guest: Guest, database: Database, seed: int) -> None:
-    assert f"--random-seed={seed}" in command(Load("tpcb", 10, seed=seed))
-    transact(database, Load("insert", 10, rate=20, seed=seed))
+    assert f"--random-seed={seed}" in command(TransactionLoad("tpcb", 10, seed=seed))
+    transact(database, TransactionLoad("insert", 10, rate=20, seed=seed))
     assert [load["random-seed"] for load in guest.postgres.loads] == [str(seed)]
 
 
 @given(st.integers(1, 10**6), st.integers(1, 64))
 def test_no_more_transactions_than_asked_for(transactions: int, clients: int) -> None:
     """pgbench is told how many each client does."""
-    options = command(Load("insert", transactions, clients))
+    options = command(TransactionLoad("insert", transactions, clients))
     (each,) = (int(option.partition("=")[2]) for option in options if option.startswith("--transactions="))
     assert transactions - clients < clients * each <= transactions
 
@@ -236,7 +236,7 @@ def test_transactions_that_the_database_holds(database: Database, script: str, r
 
 
 def test_first_times_are_over_when_it_is_warm(guest: Guest, database: Database) -> None:
-    database.warm([Load("insert", 10), Load("tpcb", 20, clients=2)])
+    database.warm([TransactionLoad("insert", 10), TransactionLoad("tpcb", 20, clients=2)])
     prewarm, update = (sql for _, sql in guest.postgres.queries[:2])
     assert "pg_prewarm(" in prewarm
     # Tables and indexes of pgbench and ours.
@@ -254,7 +254,7 @@ def test_first_times_are_over_when_it_is_warm(guest: Guest, database: Database) 
 def test_warming_that_fails_is_an_error(guest: Guest, database: Database) -> None:
     guest.fails = "/psql"
     with pytest.raises(CvmtuneError, match="refused"):
-        database.warm([Load("insert", 10)])
+        database.warm([TransactionLoad("insert", 10)])
     assert guest.postgres.loads == []
     guest.fails = ""
 
@@ -281,21 +281,21 @@ def test_known_rows_are_those_that_were_counted_last(guest: Guest, database: Dat
 @pytest.mark.parametrize("loses", [0, 3])
 def test_load_leaves_known_what_is_there_after_it(guest: Guest, database: Database, loses: int) -> None:
     guest.postgres.loses = loses
-    transact(database, Load("insert", 10))
+    transact(database, TransactionLoad("insert", 10))
     queries = len(guest.postgres.queries)
     assert database.known_rows("insert") == 80 - loses
     assert len(guest.postgres.queries) == queries
     # What the load before has lost is none of this one's.
     guest.postgres.loses = 0
-    assert transact(database, Load("insert", 10)).missing == 0
+    assert transact(database, TransactionLoad("insert", 10)).missing == 0
 
 
 def test_rows_are_not_counted_before_a_load(guest: Guest, database: Database) -> None:
     """What a count leaves to be written would be the load's."""
-    transact(database, Load("insert", 10))
+    transact(database, TransactionLoad("insert", 10))
     guest.commands.clear()
     guest.postgres.queries.clear()
-    transact(database, Load("insert", 10))
+    transact(database, TransactionLoad("insert", 10))
     asked = ["count" if "count(*)" in sql else "statistics" for _, sql in guest.postgres.queries]
     assert asked == ["statistics", "statistics", "count"]
     assert [one.split()[0] for one in guest.commands] == ["sh", "psql", "pgbench", "psql", "sh", "psql"]
@@ -348,7 +348,7 @@ def test_crash_that_fails_is_an_error(guest: Guest, step: str) -> None:
 
 def test_what_becomes_of_a_load(guest: Guest, database: Database) -> None:
     """What the server does before and after it is none of its statistics."""
-    done = transact(database, Load("insert", 10, rate=20))
+    done = transact(database, TransactionLoad("insert", 10, rate=20))
     assert done.latencies_ns == tuple(1000.0 * (LATENCY_US + n) for n in range(10))
     assert done.lags_ns == tuple(1000.0 * (LAG_US + n) for n in range(10))
     assert done.count == 10
@@ -359,18 +359,18 @@ def test_what_becomes_of_a_load(guest: Guest, database: Database) -> None:
 
 
 def test_nothing_waits_to_begin_without_a_rate(database: Database) -> None:
-    done = transact(database, Load("tpcb", 3))
+    done = transact(database, TransactionLoad("tpcb", 3))
     assert done.latencies_ns == tuple(1000.0 * (UNDELAYED_US + n) for n in range(3))
     assert done.lags_ns == (0, 0, 0)
 
 
 def test_log_of_an_earlier_load_is_no_part_of_it(database: Database) -> None:
-    transact(database, Load("insert", 12, clients=4))
-    assert transact(database, Load("insert", 6, clients=2)).count == 6
+    transact(database, TransactionLoad("insert", 12, clients=4))
+    assert transact(database, TransactionLoad("insert", 6, clients=2)).count == 6
 
 
 def test_script_is_one_record_that_is_committed(guest: Guest, database: Database) -> None:
-    transact(database, Load("insert", 1))
+    transact(database, TransactionLoad("insert", 1))
     # One statement outside of a transaction is one; the client waits for its commit.
     assert guest.postgres.written[SCRIPT].count(";") == 1
     assert guest.postgres.written[SCRIPT].startswith("insert into audit ")
@@ -392,7 +392,7 @@ END;
 
 
 def test_script_is_the_transaction_of_pgbench_at_scale_1(guest: Guest, database: Database) -> None:
-    transact(database, Load("tpcb", 1))
+    transact(database, TransactionLoad("tpcb", 1))
     at_scale_1 = TPCB_LIKE.replace(" * :scale", "").replace(":bid", "1")
     assert guest.postgres.written[SCRIPT] == at_scale_1.lower()
     assert "--scale=1" in postgres.SETUP.splitlines()
@@ -401,7 +401,7 @@ def test_script_is_the_transaction_of_pgbench_at_scale_1(guest: Guest, database:
 def test_script_is_that_of_the_load(guest: Guest, database: Database) -> None:
     texts = []
     for script in ("insert", "tpcb", "insert"):
-        transact(database, Load(script, 1))
+        transact(database, TransactionLoad(script, 1))
         texts.append(guest.postgres.written[SCRIPT])
     assert texts[0] == texts[2] != texts[1]
     assert guest.postgres.rows == {"audit": 72, "pgbench_history": 501}
@@ -409,7 +409,7 @@ def test_script_is_that_of_the_load(guest: Guest, database: Database) -> None:
 
 
 def test_what_was_to_be_written_later_is_written_before(guest: Guest, database: Database) -> None:
-    transact(database, Load("insert", 1))
+    transact(database, TransactionLoad("insert", 1))
     assert guest.commands[0].startswith("sh -c cat >")
     assert guest.commands[0].endswith("&& sync")
 
@@ -417,7 +417,7 @@ def test_what_was_to_be_written_later_is_written_before(guest: Guest, database: 
 def test_script_that_cannot_be_written_is_an_error(guest: Guest, database: Database) -> None:
     guest.fails = "sync"
     with pytest.raises(CvmtuneError, match="refused"):
-        transact(database, Load("insert", 1))
+        transact(database, TransactionLoad("insert", 1))
     assert guest.postgres.loads == []
     guest.fails = ""
 
@@ -429,7 +429,7 @@ def test_something_beside_lasts_as_long_as_the_transactions(guest: Guest, databa
         yield
         guest.commands.append("exit")
 
-    transact(database, Load("insert", 5), marked())
+    transact(database, TransactionLoad("insert", 5), marked())
     at = guest.commands.index("enter")
     assert guest.commands[at + 1].startswith("pgbench ")
     assert guest.commands[at + 2] == "exit"
@@ -442,14 +442,14 @@ def test_transactions_that_are_not_there_are_counted(
     guest: Guest, database: Database, script: str, loses: int
 ) -> None:
     guest.postgres.loses = loses
-    assert transact(database, Load(script, 10)).missing == loses
+    assert transact(database, TransactionLoad(script, 10)).missing == loses
 
 
 @pytest.mark.parametrize(("transactions", "clients", "wanted"), [(10, 1, 10), (10, 4, 8), (9, 3, 9)])
 def test_transactions_that_were_not_logged_are_an_error(
     guest: Guest, database: Database, transactions: int, clients: int, wanted: int
 ) -> None:
-    load = Load("insert", transactions, clients)
+    load = TransactionLoad("insert", transactions, clients)
     done = transact(database, load)
     assert (done.count, done.missing) == (wanted, 0)
     guest.postgres.forgets = 1
@@ -460,7 +460,7 @@ def test_transactions_that_were_not_logged_are_an_error(
 def test_pgbench_that_fails_is_an_error(guest: Guest, database: Database) -> None:
     guest.fails = "/pgbench"
     with pytest.raises(CvmtuneError, match=r"pgbench .* ended with status 1\n.*refused"):
-        transact(database, Load("insert", 10))
+        transact(database, TransactionLoad("insert", 10))
     guest.fails = ""
 
 

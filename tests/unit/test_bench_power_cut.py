@@ -15,9 +15,17 @@ from hypothesis import strategies as st
 from cvmtune.core import command
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
+from cvmtune.experiments.bench import Bench
+from cvmtune.experiments.host import Host
+from cvmtune.features.trial import switches_of
+from cvmtune.lab.machines import MachineName
 from cvmtune.workloads.postgres import Database
 from cvmtune.workloads.power_cut import acknowledged, held, series, start_clients, stored
+from tests.fakes.bound import TRIALS
 from tests.fakes.database import PORT, Machine
+from tests.fakes.machine import PID
+
+SWITCHES = switches_of(load() for load in TRIALS.values())
 
 CONSOLE = "/dev/ttyAMA0"
 DISK = "/run/disk/store"
@@ -199,9 +207,13 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
+def bench(machine: Machine) -> Bench:
+    return Bench(machine.guest, Host(machine.host, PID), MachineName.CVM, "/tools")
+
+
 def test_database_is_put_on_the_disk(machine: Machine) -> None:
     guest = machine.guest
-    with stored(guest, "/tools", fill=True) as database:
+    with stored(bench(machine), SWITCHES, fill=True) as database:
         assert database == Database(guest, "/mnt/database")
         assert guest.database.running == "/mnt/database"
         assert guest.disk == DISK
@@ -214,14 +226,14 @@ def test_database_is_put_on_the_disk(machine: Machine) -> None:
 
 
 def test_database_that_is_on_the_disk_is_left_as_it_is(machine: Machine) -> None:
-    with stored(machine.guest, "/tools", fill=False):
+    with stored(bench(machine), SWITCHES, fill=False):
         assert machine.guest.disk == DISK
         assert machine.guest.unpacked == []
     assert machine.changed() == set()
 
 
 def test_nothing_is_left_of_a_failing_block(machine: Machine) -> None:
-    with pytest.raises(KeyboardInterrupt), stored(machine.guest, "/tools", fill=True):
+    with pytest.raises(KeyboardInterrupt), stored(bench(machine), SWITCHES, fill=True):
         raise KeyboardInterrupt
     assert machine.changed() == set()
 
@@ -231,7 +243,7 @@ def test_nothing_is_left_of_a_database_that_does_not_start(machine: Machine) -> 
     machine.guest.database.server_log = "PANIC:  could not locate a valid checkpoint record\n"
     with (
         pytest.raises(CvmtuneError, match="valid checkpoint record"),
-        stored(machine.guest, "/tools", fill=False),
+        stored(bench(machine), SWITCHES, fill=False),
     ):
         raise AssertionError("started in spite of it")
     assert machine.changed() == set()
@@ -239,5 +251,5 @@ def test_nothing_is_left_of_a_database_that_does_not_start(machine: Machine) -> 
 
 def test_empty_database_holds_nothing(machine: Machine) -> None:
     machine.guest.database.rows["audit"] = 0
-    with stored(machine.guest, "/tools", fill=True) as database:
+    with stored(bench(machine), SWITCHES, fill=True) as database:
         assert held(database) == set()

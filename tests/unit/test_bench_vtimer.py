@@ -15,19 +15,23 @@ import pytest
 
 from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.core.system import LocalSystem
-from cvmtune.experiments.guest import Host
+from cvmtune.experiments import runner
+from cvmtune.experiments.bench import Bench
+from cvmtune.experiments.experiment import Measurement
+from cvmtune.experiments.host import HaltPoll, Host
 from cvmtune.experiments.rounds import RawRun
 from cvmtune.features.soft_ipi import knob as soft_ipi
 from cvmtune.features.vtimer.experiment import (
-    HALT_POLL,
     HW,
-    MODES,
     ORDINARY,
-    TRAVEL,
-    Scale,
-    collect,
-    collect_paths,
+    STATES,
+    VtimerExperiment,
+    VtimerScale,
 )
+from cvmtune.features.vtimer.knob import VtimerTravel
+from cvmtune.features.vtimer.paths import VtimerPaths
+from cvmtune.lab.machines import MachineName
+from cvmtune.tuning.contract import KnobError
 from tests.fakes import machine as fake_machine
 from tests.fakes.kernel import FakeKernel, When, os_error
 from tests.fakes.machine import (
@@ -41,7 +45,9 @@ from tests.fakes.machine import (
     fail_in_turn,
 )
 
-SCALE = Scale(timers=40, interval_us=500, busy_s=0.5, sections=20, gap_us=700, round_trips=8)
+HALT_POLL, TRAVEL = HaltPoll.path, VtimerTravel.path
+MODES = {state.name: state.mode for state in STATES.values() if state.mode}
+SCALE = VtimerScale(timers=40, interval_us=500, busy_s=0.5, sections=20, gap_us=700, round_trips=8)
 FOLDER = f"/sys/kernel/debug/kvm/{PID}-13"
 MODE = f"{FOLDER}/vtimer_mode"
 RUN = "/sys/kernel/debug/cvmtune_timer/run"
@@ -388,17 +394,17 @@ def run(
     advance: Callable[[str], None] = lambda note: None,
 ) -> RawRun:
     machine.first = machine.state()
-    return collect(
-        machine.guest,
-        "cvm",
-        states=states,
-        rounds=rounds,
-        host=Host(machine.host, PID),
-        tools="/tools",
+    return runner.run(
+        VtimerExperiment(machine.scale),
+        bench(machine),
+        Measurement("vtimer", MachineName.CVM, tuple(states), rounds),
         environment={"kernel": "6.12"},
-        scale=machine.scale,
         advance=advance,
     )
+
+
+def bench(machine: Machine) -> Bench:
+    return Bench(machine.guest, Host(machine.host, PID), MachineName.CVM, "/tools")
 
 
 def samples(raw: RawRun, state: str, name: str) -> tuple[float, ...]:
@@ -453,9 +459,12 @@ def test_says_what_it_is_and_what_comes(machine: Machine) -> None:
 
 def test_without_a_host_it_is_wrong_usage(machine: Machine) -> None:
     with pytest.raises(UsageError, match="use cvm"):
-        collect(
-            machine.guest, "plain", states=("off",), rounds=1, host=None, tools="/tools", environment={}
-        )  # fmt: skip
+        runner.run(
+            VtimerExperiment(),
+            Bench(machine.guest, None, MachineName.PLAIN, "/tools"),
+            Measurement("vtimer", MachineName.PLAIN, ("off",), 1),
+            environment={},
+        )
     assert machine.trace == []
 
 
@@ -569,7 +578,7 @@ def test_whatever_fails_all_is_left_as_it_was(scratch: Path, fault: BaseExceptio
 
 
 def test_state_that_is_none_is_an_error_that_leaves_nothing(machine: Machine) -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(UsageError, match="no state 'warp'"):
         run(machine, ("off", "warp"))
     assert machine.changed() == set()
 
@@ -615,7 +624,7 @@ def test_folder_of_no_vm_or_of_two_is_an_error(machine: Machine, folders: list[s
 
 def test_vm_that_is_not_confidential_has_no_modes(tmp_path: Path) -> None:
     machine = Machine(tmp_path, confidential=False)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(KnobError, match="not confidential"):
         run(machine)
     assert machine.changed() == set()
 
@@ -765,10 +774,7 @@ TRAVELS = {"section_path_half", "section_path_double"}
 def paths(machine: Machine) -> dict[str, dict[str, tuple[float, ...]]]:
     machine.first = machine.state()
     machine.trips = "9000\n50000\n9100\n8000\n9200\n9300\n70000\n8500\n"
-    found = collect_paths(
-        machine.guest, Host(machine.host, PID), "instructions", tools="/tools", scale=machine.scale
-    )
-    rounds = list(found)
+    rounds = list(VtimerPaths(machine.scale).in_each_mode(bench(machine), "instructions"))
     assert {(series.unit, series.kind) for one in rounds for series in one.series} == {
         ("instructions", "count")
     }

@@ -15,27 +15,26 @@ import pytest
 
 from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.core.system import LocalSystem
-from cvmtune.experiments.guest import Host
+from cvmtune.experiments import runner
+from cvmtune.experiments.bench import Bench
+from cvmtune.experiments.experiment import Measurement
+from cvmtune.experiments.host import HaltPoll, Host
 from cvmtune.experiments.rounds import RawRun
 from cvmtune.features.soft_ipi import knob as soft_ipi
 from cvmtune.features.wfx import experiment as wfx
 from cvmtune.features.wfx import knob as wfx_knob
-from cvmtune.features.wfx.experiment import (
-    BOOT_POLICY,
-    GUARD,
-    HALT_POLL,
-    SETTINGS,
-    Scale,
-    collect,
-    collect_paths,
-)
+from cvmtune.features.wfx.experiment import BOOT_POLICY, STATES, WfxExperiment, WfxScale
+from cvmtune.features.wfx.knob import GUARD
+from cvmtune.features.wfx.paths import WfxPaths
+from cvmtune.lab.machines import MachineName
 from cvmtune.tuning.contract import KnobError
 from tests.fakes import machine as fake_machine
 from tests.fakes.kernel import FakeKernel, WfxKernel, When
 from tests.fakes.machine import CYCLICTEST_HEADER, FAULTS, PID, THREADS, Recorded, RecordedHost, fail_in_turn
 
-SCALE = Scale(watch_s=2.0, wakeups=40, interval_us=500, round_trips=8, hackbench_loops=3, neighbour_s=0.5)
-ALL_STATES = (*SETTINGS, BOOT_POLICY)
+SCALE = WfxScale(watch_s=2.0, wakeups=40, interval_us=500, round_trips=8, hackbench_loops=3, neighbour_s=0.5)
+HALT_POLL = HaltPoll.path
+ALL_STATES = tuple(STATES)
 STATISTICS = f"/sys/kernel/debug/kvm/{PID}-13/wfx_trap_stats"
 TIMERS = "cyclictest --smp --interval=500 --distance=0 --quiet >/dev/null 2>&1 & echo $!"
 READING = (
@@ -227,17 +226,17 @@ def run(
     machine.first = machine.state()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wfx, "time", SimpleNamespace(sleep=machine.sleep))
-        return collect(
-            machine.guest,
-            "cvm",
-            states=states,
-            rounds=rounds,
-            host=Host(machine.host, PID),
-            tools="/tools",
+        return runner.run(
+            WfxExperiment(machine.scale),
+            bench(machine),
+            Measurement("wfx", MachineName.CVM, tuple(states), rounds),
             environment={"kernel": "6.12"},
-            scale=machine.scale,
             advance=advance,
         )
+
+
+def bench(machine: Machine) -> Bench:
+    return Bench(machine.guest, Host(machine.host, PID), MachineName.CVM, "/tools")
 
 
 def samples(raw: RawRun, state: str, name: str) -> tuple[float, ...]:
@@ -328,9 +327,12 @@ def test_masks_are_what_the_state_says_whatever_the_host_came_with(
 
 def test_without_a_host_it_is_wrong_usage(machine: Machine) -> None:
     with pytest.raises(UsageError, match="use vm or cvm"):
-        collect(
-            machine.guest, "plain", states=("off",), rounds=1, host=None, tools="/tools", environment={}
-        )  # fmt: skip
+        runner.run(
+            WfxExperiment(),
+            Bench(machine.guest, None, MachineName.PLAIN, "/tools"),
+            Measurement("wfx", MachineName.PLAIN, ("off",), 1),
+            environment={},
+        )
     assert machine.trace == []
 
 
@@ -382,7 +384,7 @@ def test_interrupted_sleep_leaves_all_as_it_was(tmp_path: Path, number: int) -> 
 
 
 def test_state_that_is_none_is_an_error_that_leaves_nothing(machine: Machine) -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(UsageError, match="no state 'warp'"):
         run(machine, ("off", "warp"))
     assert machine.changed() == set()
 
@@ -533,13 +535,11 @@ def test_neighbour_is_on_the_cpu_of_the_named_vcpu_and_tells_its_share(
 
 
 def test_instructions_with_and_without_halt_polling(machine: Machine) -> None:
-    found = collect_paths(
-        machine.guest, Host(machine.host, PID), "on", untrapped=True, tools="/tools", scale=SCALE
-    )
+    found = tuple(WfxPaths(SCALE).wakes(bench(machine), on=True))
     names = [f"{what}_path{how}" for how in ("", "_no_halt_poll") for what in ("futex", "pipe", "timer")]
-    assert [(one.name, one.unit) for one in found.series] == [(name, "instructions") for name in names]
-    assert found.series[0].samples == (9000.0, 9500.0)
-    assert len(found.series[2].samples) == 40
+    assert [(one.name, one.unit) for one in found] == [(name, "instructions") for name in names]
+    assert found[0].samples == (9000.0, 9500.0)
+    assert len(found[2].samples) == 40
     written = [operation for _, _, operation, _ in machine.trace if operation.startswith("write")]
     assert written == [f"write {path}" for path in (wfx_knob.PATH, HALT_POLL, HALT_POLL, wfx_knob.PATH)]
     assert machine.changed() == set()
@@ -547,8 +547,5 @@ def test_instructions_with_and_without_halt_polling(machine: Machine) -> None:
 
 def test_instructions_of_a_host_without_the_feature(machine: Machine) -> None:
     machine.host.remove()
-    found = collect_paths(
-        machine.guest, Host(machine.host, PID), "off", untrapped=False, tools="/tools", scale=SCALE
-    )
-    assert len(found.series) == 6
+    assert len(tuple(WfxPaths(SCALE).wakes(bench(machine), on=False))) == 6
     assert machine.changed() <= {"mask"}

@@ -10,9 +10,9 @@ import pytest
 import cvmtune
 from cvmtune.cli import options
 from cvmtune.commands import lab as lab_commands
-from cvmtune.commands import prove
 from cvmtune.lab.kernel import FLAVOURS
 from cvmtune.lab.machines import MACHINES
+from tests.fakes.bound import TRIALS
 from tests.fakes.command_line import status
 
 Capture = pytest.CaptureFixture[str]
@@ -106,7 +106,7 @@ def test_help_and_version(capsys: Capture) -> None:
 
 def test_choices_are_those_that_exist(capsys: Capture) -> None:
     assert status("prove", "--help") == 0
-    assert f"of {', '.join(prove.FEATURES)}; default" in " ".join(capsys.readouterr().out.split())
+    assert f"of {', '.join(TRIALS)}; default" in " ".join(capsys.readouterr().out.split())
     assert set(options.MACHINES) == MACHINES.keys()
     assert set(options.FLAVOURS) == FLAVOURS.keys()
 

@@ -9,15 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from cvmtune.commands.prove import FEATURES
-from cvmtune.commands.report import rules
 from cvmtune.report import render
 from cvmtune.report.gains import Cell, Effect, Factorial, Gain, Interaction, Step
 from cvmtune.report.html import page
 from cvmtune.report.schema import Baseline, BaselineMetric, Breakdown, Metric, Part, Result, Results, Verdict
 from cvmtune.report.stats import Stats
-
-RULES = rules()
+from tests.fakes.bound import RULES, TRIALS
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -246,7 +243,7 @@ def test_escapes_text(hostile: str) -> None:
         assert parsed.words.count(hostile) >= (30 if told.factorials else 10)
 
 
-@pytest.mark.parametrize("feature", FEATURES)
+@pytest.mark.parametrize("feature", tuple(TRIALS))
 def test_says_what_a_feature_is(feature: str) -> None:
     """Its title is in place of its name in headings, and two paragraphs are beneath it."""
     words = Page(page(results(feature=feature), RULES)).words

@@ -6,17 +6,17 @@ from typing import Literal
 
 import pytest
 
-from cvmtune.commands.report import rules
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.report.judge import judge
 from cvmtune.report.rule import Rule
 from cvmtune.report.schema import Baseline, Breakdown, Metric, Part, Result, Verdict
 from cvmtune.report.stats import KEPT_SAMPLES
-from cvmtune.workloads.blackbox.experiment import COMBINATIONS, FEATURES, SINGLES
-from cvmtune.workloads.blackbox.verdict import MAIN_METRICS
+from cvmtune.workloads.blackbox.metrics import MAIN_METRICS
+from tests.fakes.bound import BLACKBOX, RULES
 
-RULES = rules()
+COMBINATIONS, FEATURES = BLACKBOX.states, BLACKBOX.names
+SINGLES = FEATURES
 
 
 def count(name: str, value: float) -> Series:

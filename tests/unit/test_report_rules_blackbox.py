@@ -4,19 +4,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
+from dataclasses import replace
 
 import pytest
 
-from cvmtune.commands.report import rules
 from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.report.judge import judge
 from cvmtune.report.schema import Result
 from cvmtune.workloads.blackbox import verdict as rules_blackbox
 from cvmtune.workloads.blackbox.experiment import AFTER
-from cvmtune.workloads.blackbox.verdict import CLOSED, MAIN_METRICS, REQUESTED
+from cvmtune.workloads.blackbox.metrics import CLOSED, MAIN_METRICS
+from cvmtune.workloads.blackbox.verdict import REQUESTED, BlackboxJudge
 from cvmtune.workloads.power_cut import series as after_power_cut
+from tests.fakes.bound import RULES as REGISTRY_RULES
+from tests.fakes.bound import SWITCHES
 
-RULES = rules()
+RULES = dict(REGISTRY_RULES)
 
 EXITS = ("exits", "wfx_exits", "timer_exits", "redundant_exits", "closed_exits")
 
@@ -143,23 +147,38 @@ def test_verdict(load: str, off: dict[str, float], on: dict[str, float], verdict
     assert judged((of_load[0], of_load[1])).verdict == verdict
 
 
+def change(monkeypatch: pytest.MonkeyPatch, constant: str, value: float) -> None:
+    """Have this value of the judge's own constant, or of a limit ("suffix limit") of what a feature saves."""
+    suffix, _, limit = constant.partition(" ")
+    if not limit:
+        monkeypatch.setattr(rules_blackbox, constant, value)
+        return
+    events = BlackboxJudge.of(SWITCHES).events
+    (event,) = (event for event in events if event.suffix == suffix)
+    assert hasattr(event, limit)
+    changed = copy(event)
+    object.__setattr__(changed, limit, value)
+    judge_of = BlackboxJudge(tuple(changed if one is event else one for one in events))
+    monkeypatch.setitem(RULES, "blackbox", replace(RULES["blackbox"], judge=judge_of))
+
+
 @pytest.mark.parametrize(
     ("constant", "value", "off", "on", "verdict"),
     [
-        ("MIN_IPIS_OFF", 10.1, {}, {}, "UNDECIDED"),
-        ("MIN_IPIS_OFF", 0.5, {"tpcb_ipis": 1.0}, {"tpcb_ipis": 0.1}, "PASS"),
-        ("MIN_WAKEUPS_OFF", 4.1, {}, {}, "UNDECIDED"),
-        ("MIN_WAKEUPS_OFF", 0.5, {"audit_wakeups": 1.0}, {}, "PASS"),
-        ("MAX_IPIS_SHARE", 0.3, {}, {}, "FAIL"),
-        ("MAX_IPIS_SHARE", 1.0, {}, {"insert_ipis": 10.0}, "PASS"),
-        ("MAX_WAKEUPS_ON", 0.05, {}, {}, "FAIL"),
-        ("MAX_WAKEUPS_ON", 1.0, {}, {"tpcb_wakeups": 0.9}, "PASS"),
-        ("MAX_WFX_ON", 0.05, {}, {}, "FAIL"),
-        ("MAX_WFX_ON", 1.0, {}, {"audit_wfx_exits": 0.9}, "PASS"),
+        ("ipis least_off", 10.1, {}, {}, "UNDECIDED"),
+        ("ipis least_off", 0.5, {"tpcb_ipis": 1.0}, {"tpcb_ipis": 0.1}, "PASS"),
+        ("wakeups least_off", 4.1, {}, {}, "UNDECIDED"),
+        ("wakeups least_off", 0.5, {"audit_wakeups": 1.0}, {}, "PASS"),
+        ("ipis share_on", 0.3, {}, {}, "FAIL"),
+        ("ipis share_on", 1.0, {}, {"insert_ipis": 10.0}, "PASS"),
+        ("wakeups most_on", 0.05, {}, {}, "FAIL"),
+        ("wakeups most_on", 1.0, {}, {"tpcb_wakeups": 0.9}, "PASS"),
+        ("wfx_exits most_on", 0.05, {}, {}, "FAIL"),
+        ("wfx_exits most_on", 1.0, {}, {"audit_wfx_exits": 0.9}, "PASS"),
         ("MAX_EXITS_SHARE", 0.4, {}, {}, "FAIL"),
         ("MAX_EXITS_SHARE", 2.0, {}, {"insert_1_closed_exits": 20.0}, "PASS"),
-        ("MAX_REDUNDANT_ON", 0.005, {}, {}, "FAIL"),
-        ("MAX_REDUNDANT_ON", 1.0, {}, {"tpcb_redundant_exits": 0.9}, "PASS"),
+        ("redundant_exits most_on", 0.005, {}, {}, "FAIL"),
+        ("redundant_exits most_on", 1.0, {}, {"tpcb_redundant_exits": 0.9}, "PASS"),
     ],
 )
 def test_each_constant_decides(
@@ -171,7 +190,7 @@ def test_each_constant_decides(
     verdict: str,
 ) -> None:
     assert judged((off, on)).verdict != verdict
-    monkeypatch.setattr(rules_blackbox, constant, value)
+    change(monkeypatch, constant, value)
     assert judged((off, on)).verdict == verdict
 
 

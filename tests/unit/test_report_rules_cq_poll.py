@@ -7,13 +7,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from cvmtune.commands.report import rules
 from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.features.cq_poll import verdict as rules_cq_poll
 from cvmtune.report.judge import judge
 from cvmtune.report.schema import Result
-
-RULES = rules()
+from tests.fakes.bound import RULES
 
 # A round in which all is well, off and on.
 OFF = {

@@ -7,14 +7,12 @@ from collections.abc import Mapping
 
 import pytest
 
-from cvmtune.commands.report import rules
 from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.features.vtimer import experiment as vtimer
 from cvmtune.features.vtimer import verdict as rules_vtimer
 from cvmtune.report.judge import judge
 from cvmtune.report.schema import Result
-
-RULES = rules()
+from tests.fakes.bound import RULES
 
 LOADS = ("oneshot", "tick", "section")
 REDUNDANT = tuple(f"redundant_per_{load}" for load in LOADS)

@@ -7,13 +7,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from cvmtune.commands.report import rules
 from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.features.wfx import verdict as rules_wfx
 from cvmtune.report.judge import judge
 from cvmtune.report.schema import Result
-
-RULES = rules()
+from tests.fakes.bound import RULES
 
 ZERO = (
     *("wfx_exits_named", "idle_wfx_exits", "mixed_wfx_exits"),

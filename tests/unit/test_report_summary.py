@@ -12,7 +12,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-from cvmtune.commands.report import rules
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.report import summarise
@@ -22,10 +21,13 @@ from cvmtune.report.schema import Metric, Result, Results, Verdict
 from cvmtune.report.stats import Stats
 from cvmtune.report.summary import PAGE, files, page
 from cvmtune.report.table import format_effect
-from cvmtune.workloads.blackbox.experiment import AFTER, COMBINATIONS, FEATURES, SINGLES
-from cvmtune.workloads.blackbox.verdict import CLOSED, MAIN_METRICS, REQUESTED
+from cvmtune.workloads.blackbox.experiment import AFTER
+from cvmtune.workloads.blackbox.metrics import CLOSED, MAIN_METRICS
+from cvmtune.workloads.blackbox.verdict import REQUESTED
+from tests.fakes.bound import BLACKBOX, RULES
 
-RULES = rules()
+COMBINATIONS, FEATURES = BLACKBOX.states, BLACKBOX.names
+SINGLES = FEATURES
 
 ENVIRONMENT: dict[str, object] = {
     "date": "2025-03-04 05:06 UTC",

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cvmtune.core.system import System
-from cvmtune.features.cq_poll.experiment import VIOLATIONS
+from cvmtune.features.cq_poll.books import MUST_BE_0 as VIOLATIONS
 from cvmtune.lab.lab import GUEST_TOOLS
 from cvmtune.observe.procfs import parse_named, parse_table
 from cvmtune.workloads import nfs_rdma

@@ -20,13 +20,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from cvmtune.core.system import System
-from cvmtune.experiments.guest import Host
+from cvmtune.experiments.host import Host
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
 from cvmtune.lab.machine import BootOptions, Machine
 from cvmtune.lab.progress import terminal_progress
 from cvmtune.workloads import nfs_rdma
-from cvmtune.workloads.nfs_rdma import Load
+from cvmtune.workloads.nfs_rdma import WriteLoad
 from tests.vm.cq_poll_guest import Background, load, unload, wait_until
 
 CPUS = 4
@@ -65,7 +65,7 @@ def nfs_writes(guest: System, cpu: int) -> Iterator[None]:
     try:
         with nfs_rdma.mounted(guest) as mount:
             logs = guest.run(["mktemp", "-d"]).check().stdout.strip()
-            argv = nfs_rdma.write_command(mount.path, Load(writes=1_000_000, cpu=cpu), logs)
+            argv = nfs_rdma.write_command(mount.path, WriteLoad(writes=1_000_000, cpu=cpu), logs)
             argv.append(f"--thinktime={_PAUSE_US}")
             with background(guest, f"exec {shlex.join(argv)} >/dev/null"):
                 # fio is slow to start.

@@ -64,6 +64,7 @@ def _prove(arguments: argparse.Namespace) -> int:
         html=arguments.html,
         path_length=arguments.path_length,
         dry_run=arguments.dry_run,
+        trials=arguments.registry.trials,
     )
 
 
@@ -75,5 +76,5 @@ def _report(arguments: argparse.Namespace) -> int:
         html=arguments.html,
         summary=arguments.summary,
         as_json=arguments.json,
-        rules=report.rules(),
+        rules=arguments.registry.rules(),
     )

@@ -6,22 +6,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cvmtune.experiments.rounds import Better, Kind, Series
+from cvmtune.experiments.rounds import Better, Heading, Kind, Series
 
 
 @dataclass(frozen=True)
-class Measure:
-    """A metric. `title` says what is measured from where to where; counts decide, times inform."""
+class Measure(Heading):
+    """A metric. Counts decide, times inform."""
 
-    name: str
-    title: str
-    unit: str
     kind: Kind = "count"
     better: Better = "lower"
 
     def series(self, samples: Iterable[float]) -> Series:
         """The samples of one round; ValueError if there are none, or one is not a finite number."""
-        return Series(self.name, self.title, self.unit, self.kind, self.better, tuple(samples))
+        return Series(*self.head(), tuple(samples))
 
     def value(self, value: float) -> Series:
         """The one sample of a round."""

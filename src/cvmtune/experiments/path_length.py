@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many instructions the paths that the features touch take: sending an IPI, idling, a completion event.
+"""How many instructions a path takes that a feature touches.
 
 In a machine booted with `icount` the guest's counter goes on by one nanosecond an instruction, whatever the
 computer does, so differences of counter readings are counts of instructions. The counter's step is 16 ns:
@@ -8,102 +8,116 @@ single samples are that coarse, means over many are not.
 
 from __future__ import annotations
 
-from contextlib import ExitStack, nullcontext
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from cvmtune.core.system import System
-from cvmtune.experiments.guest import applied, loaded_module
-from cvmtune.experiments.rounds import Round, Series
-from cvmtune.features.cq_poll import experiment as cq_poll
-from cvmtune.features.cq_poll.knob import CqPoll
-from cvmtune.features.soft_ipi.knob import SoftIpi
-from cvmtune.features.wfx.knob import Wfx
-from cvmtune.workloads import nfs_rdma
+from cvmtune.experiments.bench import Bench
+from cvmtune.experiments.environment import environment_of
+from cvmtune.experiments.guest import loaded_module
+from cvmtune.experiments.measure import Measure
+from cvmtune.experiments.rounds import RawRun, Round, Series
+from cvmtune.lab.lab import GUEST_TOOLS, Lab
+from cvmtune.lab.machine import BootOptions
+from cvmtune.lab.machines import MachineName
 
-_MODULE = "cvmtune_ipi"
-_DEBUGFS = f"/sys/kernel/debug/{_MODULE}"
+MODULE = "cvmtune_ipi"
+"""The lab's module that times paths; what is timed is a kind of its own."""
+
+EXIT_PATH = Measure(
+    "exit_path",
+    "Instructions of a hypercall of the guest: an exit to its host, and the entry after it",
+    "instructions",
+)
+
+_DEBUGFS = f"/sys/kernel/debug/{MODULE}"
 _SAMPLES = 2000
-_EVENT_SAMPLES = 20
-_EVENTS = 1000  # in one sample
 _GAP_US = 100
 _USUAL = 200  # how much longer than the shortest an exit without an interrupt may be
-_PATHS = {
-    "send_path": "Instructions to send a rescheduling IPI to an idle CPU",
-    "idle_path": "Instructions of an idle entry and exit with an interrupt already pending",
-}
+# One thread emulates all CPUs then.
+_DEADLINE = 300.0
 
 
-def collect(guest: System, state: str, mask: str, tools: str) -> Round:
-    """Measure in a guest that was booted with `icount`; `tools` is its directory with the module.
+@dataclass(frozen=True)
+class PathState:
+    """A kernel, by its flavour, in which paths are counted, and whether the feature is on."""
 
-    `state` names the measurement, `mask` (hex) the polling CPUs; a kernel without the feature takes none.
-    """
-    with loaded_module(guest, tools, _MODULE):
-        return _measure(guest, state, mask)
-
-
-def collect_events(guest: System, state: str, *, polled: bool, tools: str) -> Round:
-    """Measure a completion event, from the driver's call to its return, in a guest booted with `icount`.
-
-    `polled` needs a kernel with the feature; its module is loaded wherever there is one.
-    """
-    with ExitStack() as stack:
-        if guest.exists(f"{tools}/{cq_poll.FEATURE}.ko"):
-            stack.enter_context(loaded_module(guest, tools, cq_poll.FEATURE))
-            guest.write_text(cq_poll.OWNERS, f"{cq_poll.BOOKS}\n")
-        if polled:
-            stack.enter_context(applied(CqPoll(), guest, "1"))
-        stack.enter_context(loaded_module(guest, tools, cq_poll.BOOKS))
-        provider = nfs_rdma.PROVIDERS[0]
-        with nfs_rdma.network(guest), nfs_rdma.link(guest, provider):
-            samples = cq_poll.run_books(guest, provider, kind="event_path", n=_EVENT_SAMPLES, cpu=0)
-    title = "Instructions of a completion event, from the driver's call to its return"
-    # The least, as the samples that a tick of the emulator falls into are longer.
-    return Round(
-        state, 0, (Series("event_path", title, "instructions", "count", "lower", (min(samples) / _EVENTS,)),)
-    )
+    name: str
+    flavour: str
+    on: bool
 
 
-def collect_exits(guest: System, host: System, state: str, mask: str, tools: str) -> Round:
-    """Measure an exit and the entry after it, in a guest whose host was booted with `icount`.
+PATH_STATES = (
+    PathState("instructions, feature not compiled in", "absent", on=False),
+    PathState("instructions, feature off", "default", on=False),
+    PathState("instructions, feature on", "default", on=True),
+)
 
-    `mask` (hex) names the vCPUs whose WFx is not trapped; a host without the feature takes none.
-    """
-    with ExitStack() as stack:
-        if host.exists(Wfx.path):
-            stack.enter_context(applied(Wfx(), host, mask))
-        samples = hypercalls(guest, tools)
-    title = "Instructions of a hypercall of the guest: an exit to its host, and the entry after it"
+
+class Paths(ABC):
+    """How a feature's instructions are counted: on which machine, by what, and how its host is booted where
+    the feature is off and where it is on, if not as ever."""
+
+    machine: MachineName
+    off_append: tuple[str, ...] = ()
+    on_append: tuple[str, ...] = ()
+
+    @abstractmethod
+    def measure(self, bench: Bench, state: str, *, on: bool) -> list[Round]:
+        """Count in a machine that was booted with `icount`, with the feature on or off. Rounds are of
+        `state`, or of states that are named after it."""
+
+
+def dry_run_line(paths: Mapping[str, Paths]) -> str:
+    """What a dry run says of counting these."""
+    machines = ", ".join(dict.fromkeys(one.machine for one in paths.values()))
+    states = ", ".join(repr(state.name) for state in PATH_STATES)
+    return f"path length: on {machines}, counted in instructions: {states}"
+
+
+def count(lab: Lab, paths: Mapping[str, Paths]) -> list[RawRun]:
+    """Count the instructions of each experiment's paths, in all states; those that want the same boot share
+    it."""
+    rounds: dict[str, list[Round]] = {name: [] for name in paths}
+    environments: dict[str, dict[str, object]] = {}
+    boots: dict[tuple[PathState, MachineName, tuple[str, ...]], list[str]] = {}
+    for state in PATH_STATES:
+        for name, one in paths.items():
+            host_append = one.on_append if state.on else one.off_append
+            boots.setdefault((state, one.machine, host_append), []).append(name)
+    with lab.progress.step("counting instructions", len(boots)) as step:
+        for (state, where, host_append), measured in boots.items():
+            step.note(f"{state.name}, on {where}")
+            options = BootOptions(icount=True, deadline=_DEADLINE, host_append=host_append)
+            with lab.boot(where, flavour=state.flavour, options=options) as machine:
+                bench = Bench.of(machine, GUEST_TOOLS)
+                for name in measured:
+                    rounds[name] += paths[name].measure(bench, state.name, on=state.on)
+                environments[where] = environment_of(machine)
+            step.advance()
+    return [
+        RawRun(name, str(paths[name].machine), tuple(found), environments[paths[name].machine])
+        for name, found in rounds.items()
+    ]
+
+
+def exit_path(bench: Bench) -> Series:
+    """The length of an exit and the entry after it, in a guest whose host was booted with `icount`."""
+    samples = hypercalls(bench.guest, bench.tools)
     # Only those without an interrupt in them, each of which is some thousand instructions.
     usual = [sample for sample in samples if sample <= min(samples) + _USUAL]
-    return Round(
-        state,
-        0,
-        (Series("exit_path", title, "instructions", "count", "lower", (sum(usual) / len(usual),)),),
-    )
+    return EXIT_PATH.value(sum(usual) / len(usual))
 
 
 def hypercalls(guest: System, tools: str) -> list[int]:
     """Return how long hypercalls of the guest took that do next to nothing, in nanoseconds."""
-    with loaded_module(guest, tools, _MODULE):
-        return _samples(guest, "exit_path")
+    with loaded_module(guest, tools, MODULE):
+        return samples_of(guest, "exit_path")
 
 
-def _measure(guest: System, state: str, mask: str) -> Round:
-    with applied(SoftIpi(), guest, mask) if SoftIpi().read(guest).available else nullcontext():
-        clock = _mean(guest, "clock_path")
-        series = tuple(
-            Series(name, title, "instructions", "count", "lower", (round(_mean(guest, name) - clock, 1),))
-            for name, title in _PATHS.items()
-        )
-    return Round(state, 0, series)
-
-
-def _mean(guest: System, kind: str) -> float:
-    samples = _samples(guest, kind)
-    return sum(samples) / len(samples)
-
-
-def _samples(guest: System, kind: str) -> list[int]:
+def samples_of(guest: System, kind: str) -> list[int]:
+    """Have the module, which is loaded, time paths of this kind; return them, in nanoseconds."""
     command = f"echo kind={kind} src=0 dst=1 n={_SAMPLES} gap_us={_GAP_US} >{_DEBUGFS}/run"
     guest.run(["sh", "-c", command], timeout=600).check()
     return [int(line) for line in guest.read_text(f"{_DEBUGFS}/samples").split()]

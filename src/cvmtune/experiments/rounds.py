@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from cvmtune.core.fields import is_finite
 
@@ -13,6 +13,8 @@ Kind = Literal["count", "time"]
 Better = Literal["lower", "higher"]
 KINDS: tuple[Kind, ...] = ("count", "time")
 BETTER: tuple[Better, ...] = ("lower", "higher")
+
+T = TypeVar("T")
 
 PART = "/"
 """In the name of a series: it is a part of another's mean."""
@@ -50,7 +52,7 @@ class Series(Heading):
             raise ValueError(f"series {self.name!r} has a sample that is not a finite number")
 
 
-def in_turns(states: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
+def in_turns(states: Sequence[T], rounds: int) -> Iterator[tuple[int, T]]:
     """Yield each round's index with each state, the order turned every other round, so that drift of the
     machine falls on all alike."""
     for index in range(rounds):

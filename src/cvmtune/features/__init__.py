@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cvmtune.features.cq_poll.feature import FEATURE as CQ_POLL
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
     from cvmtune.features.trial import Trial
 
 
-def _blackbox() -> Trial:
-    from cvmtune.workloads.blackbox.trial import TRIAL
+def _blackbox(features: Sequence[Trial]) -> Trial:
+    from cvmtune.workloads.blackbox.trial import trial_of
 
-    return TRIAL
+    return trial_of(features)
 
 
 REGISTRY = Registry((SOFT_IPI, VTIMER, CQ_POLL, WFX), {"blackbox": _blackbox})

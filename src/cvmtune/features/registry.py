@@ -24,6 +24,7 @@ from cvmtune.tuning.transaction import Transactions
 
 if TYPE_CHECKING:
     from cvmtune.features.trial import Trial
+    from cvmtune.report.rule import Rules
 
 # Profiles that are of no one feature.
 _PROFILES = Path(__file__).parent / "profiles"
@@ -31,10 +32,13 @@ _PROFILES = Path(__file__).parent / "profiles"
 
 @dataclass(frozen=True, eq=False)
 class Registry:
-    """The features, in the order in which they are shown; `more_trials` are experiments that use several."""
+    """The features, in the order in which they are shown.
+
+    `workloads` are experiments that use features: what makes their trials of those of the features, by name.
+    """
 
     features: tuple[Feature, ...]
-    more_trials: Mapping[str, Callable[[], Trial]] = field(default_factory=dict)
+    workloads: Mapping[str, Callable[[Sequence[Trial]], Trial]] = field(default_factory=dict)
 
     @cached_property
     def settings(self) -> Settings:
@@ -49,7 +53,15 @@ class Registry:
     def trials(self) -> Mapping[str, Callable[[], Trial]]:
         """What loads each experiment, by its name."""
         own = {feature.name: feature.trial for feature in self.features if feature.trial is not None}
-        return {**own, **self.more_trials}
+
+        def using_all(make: Callable[[Sequence[Trial]], Trial]) -> Callable[[], Trial]:
+            return lambda: make([load() for load in own.values()])
+
+        return {**own, **{name: using_all(make) for name, make in self.workloads.items()}}
+
+    def rules(self) -> Rules:
+        """The rules of all experiments, by their names."""
+        return {name: load().rule for name, load in self.trials.items()}
 
     @cached_property
     def signs(self) -> Signs:

@@ -7,6 +7,7 @@ import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from cvmtune.core import command
@@ -25,12 +26,24 @@ _DISK = "/run/disk"
 _PORT = "/run/port"
 
 
+class MachineName(StrEnum):
+    """The machines of DESIGN.md: no hypervisor, an ordinary VM, a confidential one."""
+
+    PLAIN = "plain"
+    VM = "vm"
+    CVM = "cvm"
+
+
+# The kernel's option that leaves the virtual timer to the host. Of two of the same name the later wins.
+NO_MONITOR_TIMER = ("kvm-arm.cvm_vtimer=off",)
+
+
 @dataclass(frozen=True)
 class MachineSpec:
     """A machine of DESIGN.md: what it stands for, and whether the guest runs on a host of its own, and
     how."""
 
-    name: str
+    name: MachineName
     stands_for: str
     nested: bool
     host_append: tuple[str, ...] = ()
@@ -39,16 +52,16 @@ class MachineSpec:
     host_mb: int = 1792
 
 
-MACHINES = {
+MACHINES: Mapping[str, MachineSpec] = {
     spec.name: spec
     for spec in (
-        MachineSpec("plain", "no hypervisor: the floor", nested=False),
-        MachineSpec("vm", "an ordinary VM, under KVM (VHE)", nested=True),
+        MachineSpec(MachineName.PLAIN, "no hypervisor: the floor", nested=False),
+        MachineSpec(MachineName.VM, "an ordinary VM, under KVM (VHE)", nested=True),
         MachineSpec(
-            "cvm",
+            MachineName.CVM,
             "a confidential VM: behind pKVM's monitor at EL2, with its host at EL1",
             nested=True,
-            # The monitor has the virtual timer. Of two options of the same name the later wins.
+            # The monitor has the virtual timer.
             host_append=("kvm-arm.mode=protected", "kvm-arm.cvm_vtimer=masked"),
         ),
     )

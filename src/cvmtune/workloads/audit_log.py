@@ -11,7 +11,7 @@ from cvmtune.core.system import System
 
 
 @dataclass(frozen=True)
-class Load:
+class AuditLoad:
     """Records of so many producers, each with as many; `rate` is how many come in a second from all of them
     together, at random, or 0 for each as soon as the one before is answered. The two kinds of threads are on
     CPUs of their own."""
@@ -43,7 +43,9 @@ class Record:
         return self.late + self.handoff + self.write + self.answer
 
 
-def log(guest: System, tools: str, path: str, load: Load, *, timeout: float = 300.0) -> tuple[Record, ...]:
+def log(
+    guest: System, tools: str, path: str, load: AuditLoad, *, timeout: float = 300.0
+) -> tuple[Record, ...]:
     """Write the records to a new file at `path`, in place of one that may be there."""
     guest.run(["rm", "-f", path]).check()
     numbers = (load.producers, load.records, load.rate, load.writer_cpu, load.producer_cpu, load.seed)

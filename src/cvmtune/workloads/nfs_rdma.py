@@ -2,7 +2,7 @@
 """NFS over RDMA with server and client in one guest: brought up, taken down, and written to.
 
     with mounted(guest, "rxe") as mount:
-        written = write(mount, Load(writes=500, rate=100))
+        written = write(mount, WriteLoad(writes=500, rate=100))
 
 The RDMA device is software (rxe is RoCE, siw is iWARP) on a dummy network interface: no packet leaves the
 guest. The export is in memory, so that no storage adds its noise, or on a disk, so that it outlives the
@@ -202,7 +202,7 @@ def parse_mountstats(text: str, path: str) -> Mapping[str, OpStatistics]:
 
 
 @dataclass(frozen=True)
-class Load:
+class WriteLoad:
     """Writes of 4 KiB to places at random, past the page cache.
 
     Without `rate` (writes a second) `depth` of them are always on their way. With it, they come at random, as
@@ -225,7 +225,7 @@ class Written:
     rpc: OpStatistics
 
 
-def write(mount: Mount, load: Load, *, timeout: float = 300.0) -> Written:
+def write(mount: Mount, load: WriteLoad, *, timeout: float = 300.0) -> Written:
     """Put the load on the mount."""
     guest = mount.guest
     _lay_out(mount)
@@ -252,7 +252,7 @@ def _lay_out(mount: Mount) -> None:
         mount.guest.run(["dd", "if=/dev/zero", f"of={file}", f"bs={_BLOCK}", f"count={blocks}"]).check()
 
 
-def write_command(directory: str, load: Load, logs: str) -> list[str]:
+def write_command(directory: str, load: WriteLoad, logs: str) -> list[str]:
     """fio's command line for a load."""
     argv = [
         *_fio(directory, _JOB, load.depth),

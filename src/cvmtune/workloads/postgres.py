@@ -2,7 +2,7 @@
 """PostgreSQL in a guest: a cluster that is made, brought up, loaded with transactions, and checked.
 
     with running(guest, "/mnt/database") as database:
-        done = transact(database, Load("insert", transactions=100, rate=20))
+        done = transact(database, TransactionLoad("insert", transactions=100, rate=20))
 
 Every transaction is committed synchronously, by PostgreSQL's defaults: `commit` returns when the log is on
 stable storage. Pages have checksums. What would write at times of its own (checkpoints, vacuum) is put off,
@@ -117,7 +117,7 @@ class Database:
         """What rows() has told last: to count is work, and leaves some for later."""
         return self._known[script] if script in self._known else self.rows(script)
 
-    def warm(self, loads: Iterable[Load]) -> None:
+    def warm(self, loads: Iterable[TransactionLoad]) -> None:
         """Have tables and indexes in the server's memory, each page of them changed, and each load run.
 
         The first change of a page since the last checkpoint writes all of it to the log. Whoever was measured
@@ -172,7 +172,7 @@ class Statistics:
 
 
 @dataclass(frozen=True)
-class Load:
+class TransactionLoad:
     """Transactions of a script by `clients` at a time, each of which has a connection and a thread.
 
     With `rate` (transactions a second of all clients together) they begin at random, as a Poisson process,
@@ -248,7 +248,7 @@ def damaged_blocks(guest: System, cluster: str) -> int:
 
 
 def transact(
-    database: Database, load: Load, during: AbstractContextManager[object] | None = None
+    database: Database, load: TransactionLoad, during: AbstractContextManager[object] | None = None
 ) -> Transacted:
     """Put the load on the server, with `during` entered for just as long."""
     guest = database.guest
@@ -267,7 +267,7 @@ def transact(
     return Transacted(latencies, lags, server, missing)
 
 
-def command(load: Load) -> list[str]:
+def command(load: TransactionLoad) -> list[str]:
     """pgbench's command line for a load."""
     argv = [
         *(f"{BINARIES}/pgbench", "--no-vacuum", "--protocol=prepared", f"--file={_SCRIPT}"),

@@ -1,65 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
 """The experiment `cq-poll`: 4 KiB writes to NFS over RDMA, with completion queues polled and not.
 
-It runs in a guest (any System), server and client both, over each software RDMA provider, with the lab's
-module cvmtune_cq beside them, which posts work requests of its own and keeps exact books of what became of
-them. It collects; report/ judges.
+It runs in a guest, server and client both, over each software RDMA provider, with the lab's module cvmtune_cq
+beside them. It collects; verdict.py judges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from cvmtune.core.cpumask import CpuMask
-from cvmtune.core.system import System
-from cvmtune.experiments.guest import Counters, Host, applied, loaded_module
-from cvmtune.experiments.rounds import Better, RawRun, Round, Series, in_turns
+from cvmtune.experiments.bench import Bench
+from cvmtune.experiments.counters import Counters
+from cvmtune.experiments.experiment import OFF, ON, Experiment, Form, Measurement, State
+from cvmtune.experiments.guest import applied, loaded_module
+from cvmtune.experiments.rounds import Series
 from cvmtune.experiments.tracing import counted
-from cvmtune.features.cq_poll.knob import CqPoll
-from cvmtune.features.soft_ipi.knob import SoftIpi
-from cvmtune.observe.procfs import parse_named
-from cvmtune.tuning.contract import Knob
+from cvmtune.features.beside import WAKER
+from cvmtune.features.cq_poll import books, metrics
+from cvmtune.features.cq_poll.knob import CqIdleUs, CqOwners, CqPoll
+from cvmtune.features.cq_poll.metrics import poller_seconds
+from cvmtune.features.cq_poll.switch import MODULE
+from cvmtune.lab.machines import MachineName
 from cvmtune.workloads import nfs_rdma
-from cvmtune.workloads.nfs_rdma import Load, Mount, Written
+from cvmtune.workloads.nfs_rdma import Mount, WriteLoad
 
-FEATURE = "ib_core_cq_poll"
-BOOKS = "cvmtune_cq"
-_DEBUGFS = f"/sys/kernel/debug/{BOOKS}"
-OWNERS = f"/sys/module/{FEATURE}/parameters/owners"
-IDLE_US = f"/sys/module/{FEATURE}/parameters/idle_us"
-# What queues the work of a CQ: a completion's interrupt, or what a software provider has in its place.
-_WAKEUP = "rdma_core/cq_schedule"
-_WORK = "workqueue/workqueue_execute_start"
+_WORK_EVENT = "workqueue/workqueue_execute_start"
 _NS_PER_MS = 1e6
-# Of the module's books: what must be 0, whatever is switched.
-VIOLATIONS = (
-    *("lost", "duplicates", "out_of_order", "wrong_payload", "errors", "early_flushes", "post_errors"),
-    *("concurrent", "wrong_context", "hung", "stranded"),
-)
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What is on in a state of the experiment. `idle_us` is how long the poller looks on; 0: always."""
+class CqPollState(State):
+    """Whether queues are polled, how long the poller looks on (0: always), and whether WAKER is on."""
 
     polled: bool = False
     idle_us: int = 0
-    soft_ipi: bool = False
+    beside: bool = False
 
 
-SETTINGS: Mapping[str, Setting] = {
-    "off": Setting(),
-    "on": Setting(polled=True),
-    "on, sleeping after 1 ms": Setting(polled=True, idle_us=1000),
-    "soft IPIs alone": Setting(soft_ipi=True),
-    "on, with soft IPIs": Setting(polled=True, soft_ipi=True),
+STATES: Mapping[str, CqPollState] = {
+    state.name: state
+    for state in (
+        CqPollState(OFF),
+        CqPollState(ON, polled=True),
+        CqPollState("on, sleeping after 1 ms", polled=True, idle_us=1000),
+        CqPollState(f"{WAKER.noun} alone", beside=True),
+        CqPollState(f"on, with {WAKER.noun}", polled=True, beside=True),
+    )
 }
 
 
 @dataclass(frozen=True)
-class Scale:
+class CqPollScale:
     """How much is done in a round.
 
     `rate` (writes a second) must be one that every machine sustains: then off and on do the same work.
@@ -75,153 +69,157 @@ class Scale:
     poll_cpu: int = 1
 
 
-DEFAULT_SCALE = Scale()
+@dataclass(frozen=True)
+class Site:
+    """A machine with NFS mounted over RDMA in its guest."""
+
+    bench: Bench
+    mount: Mount
 
 
-def collect(
-    guest: System,
-    machine: str,
-    *,
-    states: Sequence[str],
-    rounds: int,
-    host: Host | None,
-    tools: str,
-    environment: Mapping[str, object],
-    scale: Scale = DEFAULT_SCALE,
-    providers: Sequence[str] = nfs_rdma.PROVIDERS,
-    advance: Callable[[str], None] = lambda note: None,
-) -> RawRun:
-    """Run `rounds` rounds in each of the states (names of SETTINGS).
+@dataclass(frozen=True)
+class CqPollExperiment(Experiment[Site, CqPollState]):
+    """The experiment; in the end the guest has neither the modules nor the mounts."""
 
-    States alternate, in turned order every other round, so that drift of the machine falls on all alike.
-    `tools` is the directory in the guest with the modules. `advance` is told what is about to be done. In
-    the end the guest has neither the modules nor the mounts, and its masks are what they were.
-    """
-    collected: dict[tuple[str, int], tuple[Series, ...]] = {}
-    with loaded_module(guest, tools, FEATURE), loaded_module(guest, tools, BOOKS):
+    scale: CqPollScale = CqPollScale()
+    name: ClassVar[str] = "cq-poll"
+
+    @property
+    def states(self) -> Mapping[str, CqPollState]:
+        return STATES
+
+    def form(self, *, brief: bool) -> Form:
+        # The verdict goes by the first provider.
+        return (
+            Form(parts=nfs_rdma.PROVIDERS[:1])
+            if brief
+            else Form(3, self._baselines, parts=nfs_rdma.PROVIDERS)
+        )
+
+    def _baselines(self, machine: MachineName, rounds: int) -> list[Measurement]:
+        few = max(1, rounds // 2)  # a round of it takes long
+        others = Measurement(self.name, machine, tuple(name for name in STATES if name not in (OFF, ON)), few)
+        return [replace(one, parts=nfs_rdma.PROVIDERS) for one in (*self.on_vm(machine, few), others)]
+
+    @contextmanager
+    def prepare(self, bench: Bench) -> Iterator[None]:
+        guest, tools = bench.guest, bench.tools
         # Else the module's own CQs would not be polled.
-        guest.write_text(OWNERS, f"rpcrdma,{BOOKS}\n")
-        for provider in providers:
-            with nfs_rdma.mounted(guest, provider) as mount:
-                # The first load lays its file out, which would count as the first round's.
-                nfs_rdma.write(mount, Load(writes=8))
-                for index, state in in_turns(states, rounds):
-                    advance(f"{machine}, {provider}, {state}, round {index + 1} of {rounds}")
-                    with _set(guest, SETTINGS[state], scale.poll_cpu):
-                        series = tuple(_round(mount, host, scale))
-                    collected[state, index] = collected.get((state, index), ()) + series
-    found = tuple(Round(state, index, series) for (state, index), series in collected.items())
-    return RawRun("cq-poll", machine, found, environment)
+        with (
+            loaded_module(guest, tools, MODULE),
+            loaded_module(guest, tools, books.MODULE),
+            applied(CqOwners(), guest, books.OWNERS),
+        ):
+            yield
+
+    @contextmanager
+    def site(self, bench: Bench, wanted: Measurement, part: str) -> Iterator[Site]:
+        with nfs_rdma.mounted(bench.guest, part) as mount:
+            # The first load lays its file out, which would count as the first round's.
+            nfs_rdma.write(mount, WriteLoad(writes=8))
+            yield Site(bench, mount)
+
+    @contextmanager
+    def entered(self, site: Site, state: CqPollState) -> Iterator[None]:
+        guest, cpu = site.bench.guest, self.scale.poll_cpu
+        with ExitStack() as stack:
+            stack.enter_context(WAKER.switched(site.bench, on=state.beside, cpu=cpu))
+            if state.polled:
+                stack.enter_context(applied(CqIdleUs(), guest, str(state.idle_us)))
+                stack.enter_context(applied(CqPoll(), guest, str(cpu)))
+            yield
+
+    def measure(self, site: Site, state: CqPollState, index: int) -> Iterator[Series]:
+        provider = site.mount.provider
+        # The first provider is the one that the rules judge by; the other's metrics say whose they are.
+        prefix = "" if provider == nfs_rdma.PROVIDERS[0] else f"{provider}_"
+        for one in _Round(site.bench, site.mount, self.scale).series():
+            yield replace(one, name=f"{prefix}{one.name}", title=f"{one.title}, over {provider}")
 
 
-@contextmanager
-def _set(guest: System, setting: Setting, cpu: int) -> Iterator[None]:
-    wanted: list[tuple[Knob, str]] = []
-    # Off as well: the guest may have come with a mask. A kernel without the feature has none.
-    if setting.soft_ipi or guest.exists(SoftIpi.path):
-        everyone = CpuMask.from_list(guest.read_text("/sys/devices/system/cpu/online"))
-        wanted.append((SoftIpi(), everyone.to_hex() if setting.soft_ipi else "0"))
-    if setting.polled:
-        guest.write_text(IDLE_US, f"{setting.idle_us}\n")
-        wanted.append((CqPoll(), str(cpu)))
-    with ExitStack() as stack:
-        for knob, value in wanted:
-            stack.enter_context(applied(knob, guest, value))
-        yield
+@dataclass(frozen=True)
+class _Round:
+    """A round, over the mount's provider."""
 
+    bench: Bench
+    mount: Mount
+    scale: CqPollScale
 
-def _round(mount: Mount, host: Host | None, scale: Scale) -> Iterator[Series]:
-    # The first provider is the one that the rules judge by; the other's metrics say whose they are.
-    prefix = "" if mount.provider == nfs_rdma.PROVIDERS[0] else f"{mount.provider}_"
-    for one in (*_books(mount, scale), *_writes(mount, host, scale)):
-        yield replace(one, name=f"{prefix}{one.name}", title=f"{one.title}, over {mount.provider}")
+    def series(self) -> Iterator[Series]:
+        yield from self._books()
+        yield from self._data()
+        yield from self._events()
+        yield from self._at_rate()
+        yield from self._closed()
+        yield from self._idle()
 
+    def _read(self) -> Counters:
+        return Counters.read(self.bench.guest, self.bench.host)
 
-def _books(mount: Mount, scale: Scale) -> Iterator[Series]:
-    """Work requests of our own: none may be lost, and how long each took to be noticed."""
-    guest = mount.guest
-    samples = run_books(guest, mount.provider, kind="pingpong", n=scale.messages, gap_us=scale.gap_us)
-    books = parse_named(guest.read_text(f"{_DEBUGFS}/result"))
-    posted = books["posted_send"] + books["posted_recv"]
-    handled = books["handled_send"] + books["handled_recv"]
-    title = "Completions handled per work request posted"
-    yield _count("handled_per_posted", title, handled, posted, "share", "higher")
-    wrong = sum(books[name] for name in VIOLATIONS)
-    title = (
-        "Completions lost, wrong, handled twice, out of order, at once with another, or where they may not be"
-    )
-    yield _count("violations", title, wrong, 1, "completions")
-    title = "From posting a message to the callback of its completion on the other side"
-    yield Series("completion", title, "ns", "time", "lower", samples)
+    def _books(self) -> Iterator[Series]:
+        """Work requests of our own: none may be lost, and how long each took to be noticed."""
+        guest, scale = self.bench.guest, self.scale
+        load = {"kind": "pingpong", "n": scale.messages, "gap_us": scale.gap_us}
+        samples = books.run(guest, self.mount.provider, **load)
+        found = books.result(guest)
+        posted = found["posted_send"] + found["posted_recv"]
+        handled = found["handled_send"] + found["handled_recv"]
+        yield metrics.HANDLED_PER_POSTED.value(handled / posted)
+        yield metrics.VIOLATIONS.value(sum(found[name] for name in books.MUST_BE_0))
+        yield metrics.COMPLETION.series(samples)
 
+    def _data(self) -> Iterator[Series]:
+        """Whether what was written is read back."""
+        try:
+            verified = nfs_rdma.verify(self.mount, mb=1)
+        except nfs_rdma.DataDamaged:
+            verified = 0
+        yield metrics.VERIFIED.value(verified / nfs_rdma.blocks(1))
 
-def run_books(guest: System, provider: str, **load: object) -> tuple[float, ...]:
-    """Run a load of the module cvmtune_cq (key=value, as its source tells) on a device; return samples."""
-    words = [f"dev={nfs_rdma.device(provider)}", f"addr={nfs_rdma.ADDRESS}"]
-    command = " ".join([*words, *(f"{key}={value}" for key, value in load.items())])
-    # Through a process of its own, as the write lasts as long as the measurement.
-    guest.run(["sh", "-c", f"echo {command} >{_DEBUGFS}/run"], timeout=300).check()
-    return tuple(float(line) for line in guest.read_text(f"{_DEBUGFS}/samples").split())
+    def _events(self) -> Iterator[Series]:
+        """What each of many writes, one after the other, makes the machine do."""
+        writes = self.scale.writes
+        with counted(self.bench.guest, (metrics.WAKEUP_EVENT, _WORK_EVENT)) as events:
+            fired, before = events.read(), self._read()
+            nfs_rdma.write(self.mount, WriteLoad(writes))
+            now, after = events.read(), self._read()
+        amounts = {
+            metrics.WAKEUPS_PER_WRITE: now[metrics.WAKEUP_EVENT] - fired[metrics.WAKEUP_EVENT],
+            metrics.WORKS_PER_WRITE: now[_WORK_EVENT] - fired[_WORK_EVENT],
+            metrics.IPIS_PER_WRITE: after.ipis - before.ipis,
+            metrics.INTERRUPTS_PER_WRITE: after.interrupts - before.interrupts,
+            metrics.SWITCHES_PER_WRITE: after.switches - before.switches,
+        }
+        for metric, amount in amounts.items():
+            yield metric.value(amount / writes)
+        if self.bench.host:
+            yield metrics.EXITS_PER_WRITE.value((after.exits - before.exits) / writes)
 
+    def _at_rate(self) -> Iterator[Series]:
+        """Writes as they come to a system whose users wait for it."""
+        guest, scale = self.bench.guest, self.scale
+        before, polled = self._read(), poller_seconds(guest)
+        written = nfs_rdma.write(self.mount, WriteLoad(scale.writes, rate=scale.rate, depth=8))
+        after, polled_after = self._read(), poller_seconds(guest)
+        yield metrics.write_at(scale.rate).series(written.latencies_ns)
+        yield metrics.WRITE_RTT.value(written.rpc.rtt_ms * _NS_PER_MS / written.rpc.ops)
+        yield metrics.WRITE_EXE.value(written.rpc.execute_ms * _NS_PER_MS / written.rpc.ops)
+        span = after.uptime_s - before.uptime_s
+        yield metrics.POLLER_USE.value((polled_after - polled) / span)
+        if self.bench.host:
+            yield metrics.WRITE_CPU_USE.value((after.vmm_s - before.vmm_s) / span)
 
-def _writes(mount: Mount, host: Host | None, scale: Scale) -> Iterator[Series]:
-    guest = mount.guest
-    try:
-        verified = nfs_rdma.verify(mount, mb=1)
-    except nfs_rdma.DataDamaged:
-        verified = 0
-    title = "Blocks read back as they were written, of those written (none, if one was damaged)"
-    yield _count("verified", title, verified, nfs_rdma.blocks(1), "share", "higher")
+    def _closed(self) -> Iterator[Series]:
+        """Closed loops with the first provider alone: the other's say the same, and take their time."""
+        for depth, writes in self.scale.depths if self.mount.provider == nfs_rdma.PROVIDERS[0] else ():
+            written = nfs_rdma.write(self.mount, WriteLoad(writes, depth=depth))
+            yield metrics.write_by(depth).series(written.latencies_ns)
 
-    with counted(guest, (_WAKEUP, _WORK)) as events:
-        fired, before = events.read(), Counters.read(guest, host)
-        nfs_rdma.write(mount, Load(scale.writes))
-        now, after = events.read(), Counters.read(guest, host)
-    per_write: dict[str, tuple[str, float]] = {
-        "wakeups": ("Completion events that woke a handler", now[_WAKEUP] - fired[_WAKEUP]),
-        "works": ("Works that workqueues ran", now[_WORK] - fired[_WORK]),
-        "ipis": ("Hardware IPIs, all CPUs", after.ipis - before.ipis),
-        "interrupts": ("Interrupts of all kinds, all CPUs", after.interrupts - before.interrupts),
-        "switches": ("Context switches", after.switches - before.switches),
-    }
-    if host:
-        per_write["exits"] = ("Exits of all the guest's vCPUs", after.exits - before.exits)
-    for name, (title, amount) in per_write.items():
-        yield _count(f"{name}_per_write", f"{title}, per write", amount, scale.writes)
-
-    before = Counters.read(guest, host)
-    written = nfs_rdma.write(mount, Load(scale.writes, rate=scale.rate, depth=8))
-    after = Counters.read(guest, host)
-    title = f"4 KiB write, {scale.rate} a second, as the program sees it"
-    yield Series("write", title, "ns", "time", "lower", written.latencies_ns)
-    yield _mean_ms("write_rtt", "The same, from the RPC's sending to its reply", written.rpc.rtt_ms, written)
-    yield _mean_ms("write_exe", "The same, from the RPC's start to its end", written.rpc.execute_ms, written)
-    span = after.uptime_s - before.uptime_s
-    title = "CPUs that the poller takes under that load"
-    yield _count("poller_use", title, after.poller_s - before.poller_s, span, "CPUs")
-    if host:
-        title = "Physical CPUs that the guest takes under that load"
-        yield _count("write_cpu_use", title, after.vmm_s - before.vmm_s, span, "CPUs")
-
-    # Closed loops with the first provider alone: the other's say the same, and take their time.
-    for depth, writes in scale.depths if mount.provider == nfs_rdma.PROVIDERS[0] else ():
-        written = nfs_rdma.write(mount, Load(writes, depth=depth))
-        title = f"4 KiB write, {depth} at a time, as the program sees it"
-        yield Series(f"write_depth_{depth}", title, "ns", "time", "lower", written.latencies_ns)
-
-    before = Counters.read(guest, host)
-    guest.run(["sleep", str(scale.idle_s)]).check()
-    after = Counters.read(guest, host)
-    span = after.uptime_s - before.uptime_s
-    title = "CPUs that the poller takes while nobody uses the mount"
-    yield _count("poller_idle_use", title, after.poller_s - before.poller_s, span, "CPUs")
-
-
-def _count(
-    name: str, title: str, amount: float, base: float, unit: str = "per write", better: Better = "lower"
-) -> Series:
-    return Series(name, title, unit, "count", better, (amount / base,))
-
-
-def _mean_ms(name: str, title: str, total_ms: int, written: Written) -> Series:
-    return Series(name, title, "ns", "time", "lower", (total_ms * _NS_PER_MS / written.rpc.ops,))
+    def _idle(self) -> Iterator[Series]:
+        """What polling takes while there is nothing to poll for."""
+        guest = self.bench.guest
+        before, polled = self._read(), poller_seconds(guest)
+        guest.run(["sleep", str(self.scale.idle_s)]).check()
+        after, polled_after = self._read(), poller_seconds(guest)
+        span = after.uptime_s - before.uptime_s
+        yield metrics.POLLER_IDLE_USE.value((polled_after - polled) / span)

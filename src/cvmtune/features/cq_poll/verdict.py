@@ -5,7 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cvmtune.report.schema import Metric, Verdict
+from cvmtune.features.cq_poll.metrics import (
+    HANDLED_PER_POSTED,
+    IPIS_PER_WRITE,
+    VERIFIED,
+    VIOLATIONS,
+    WAKEUPS_PER_WRITE,
+)
+from cvmtune.report.schema import Baseline, Metric, Verdict
 
 MIN_WAKEUPS_OFF = 2.0
 """A write takes at least a receive on the server and one on the client, each of which wakes a handler when
@@ -20,10 +27,17 @@ MAX_ADDED_IPIS = 2.0
 another CPU than theirs, each may take an IPI that a handler on their own CPU would not have needed. More
 would mean that the polling itself makes IPIs."""
 
-_NEEDED = ("wakeups_per_write", "ipis_per_write", "handled_per_posted", "violations", "verified")
+_NEEDED = (
+    WAKEUPS_PER_WRITE.name,
+    IPIS_PER_WRITE.name,
+    HANDLED_PER_POSTED.name,
+    VIOLATIONS.name,
+    VERIFIED.name,
+)
+_ALL = (HANDLED_PER_POSTED.name, VERIFIED.name)
 
 
-def verdict(metrics: Sequence[Metric]) -> tuple[Verdict, str]:
+def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[Verdict, str]:
     """The verdict and why, from the means over all rounds.
 
     FAIL where a completion was lost or handled wrongly, or a block was not read back as written, polling or
@@ -34,8 +48,8 @@ def verdict(metrics: Sequence[Metric]) -> tuple[Verdict, str]:
     by_name = {metric.name: metric for metric in metrics}
     # The first provider's have plain names, the others' end in the same.
     exact = [
-        *((metric, 1.0) for metric in metrics if metric.name.endswith(("handled_per_posted", "verified"))),
-        *((metric, 0.0) for metric in metrics if metric.name.endswith("violations")),
+        *((metric, 1.0) for metric in metrics if metric.name.endswith(_ALL)),
+        *((metric, 0.0) for metric in metrics if metric.name.endswith(VIOLATIONS.name)),
     ]
     if missing := [name for name in _NEEDED if name not in by_name]:
         return Verdict.UNDECIDED, f"Not measured both off and on: {', '.join(missing)}."
@@ -46,7 +60,7 @@ def verdict(metrics: Sequence[Metric]) -> tuple[Verdict, str]:
                     Verdict.FAIL,
                     f"{metric.title}, {state}: {found.mean:g}, where only {right:g} is right.",
                 )
-    wakeups, ipis = by_name["wakeups_per_write"], by_name["ipis_per_write"]
+    wakeups, ipis = by_name[WAKEUPS_PER_WRITE.name], by_name[IPIS_PER_WRITE.name]
     if wakeups.off.mean < MIN_WAKEUPS_OFF:
         return Verdict.UNDECIDED, (
             f"Without polling only {wakeups.off.mean:.2f} completion events per write woke a handler (at "

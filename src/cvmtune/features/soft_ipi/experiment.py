@@ -1,45 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
 """The experiment `ipi`: what an IPI to an idle CPU costs, with soft IPI passthrough off and on.
 
-It runs in a guest (any System), with the lab's module cvmtune_ipi and helper pingpong in it, and reads the
-host's KVM counters where there is a host to ask. It collects; report/ judges.
+It runs in a guest, with the lab's module cvmtune_ipi and helper pingpong in it, and reads the host's KVM
+counters where there is a host to ask. It collects; verdict.py judges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
-from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import System
-from cvmtune.experiments.guest import (
-    SGI_ROWS,
-    Host,
-    applied,
-    hackbench,
-    loaded_module,
-)
-from cvmtune.experiments.rounds import RawRun, Round, Series, in_turns
-from cvmtune.features.soft_ipi.knob import ROW as SOFT_IPI_ROW
-from cvmtune.features.soft_ipi.knob import SoftIpi
+from cvmtune.experiments.bench import Bench
+from cvmtune.experiments.experiment import OFF, ON, Experiment, Form, Measurement, State
+from cvmtune.experiments.guest import SGI_ROWS, hackbench, loaded_module, pingpong
+from cvmtune.experiments.host import Host
+from cvmtune.experiments.rounds import Series
+from cvmtune.features.soft_ipi import metrics
+from cvmtune.features.soft_ipi.switch import SoftIpiSwitch
+from cvmtune.lab.machines import MachineName
 from cvmtune.observe.procfs import TICKS_PER_S, parse_interrupts
 
 _MODULE = "cvmtune_ipi"
 _DEBUGFS = f"/sys/kernel/debug/{_MODULE}"
 _STATS = "/sys/kernel/debug/soft_ipi_passthrough/stats"
+# The row of /proc/interrupts in which the feature counts.
+_ROW = "SIPI"
 _NS_PER_S = 1e9
 
-# Kinds of the module whose IPIs are counted, the metric each gives, and what it means.
-_CALLS = {
-    "notify": ("notify", "IPI notification: from the sender's store to the handler's first instruction"),
-    "sync": ("call_sync", "Synchronous function call to one CPU, as its caller sees it"),
-    "many": ("call_many", "Synchronous function call to all other CPUs, as its caller sees it"),
-}
+# Kinds of the module whose IPIs are counted, and the metric each gives.
+_CALLS = {"notify": metrics.NOTIFY, "sync": metrics.CALL_SYNC, "many": metrics.CALL_MANY}
+NOHLT = "nohlt"
+"""All CPUs poll, as a kernel without the feature can be told to: every IPI still goes by hardware."""
 
 
 @dataclass(frozen=True)
-class Scale:
+class IpiScale:
     """How much is done in a round. `gap_us` is the mean time between two IPIs: the target must idle again."""
 
     ipis: int = 500
@@ -50,70 +49,77 @@ class Scale:
     target: int = 1
 
 
-DEFAULT_SCALE = Scale()
+@dataclass(frozen=True)
+class IpiState(State):
+    """Whether CPUs wait for soft IPIs in the state."""
+
+    on: bool = False
 
 
-def collect(
-    guest: System,
-    machine: str,
-    *,
-    states: Sequence[str],
-    rounds: int,
-    host: Host | None,
-    tools: str,
-    environment: Mapping[str, object],
-    scale: Scale = DEFAULT_SCALE,
-    advance: Callable[[str], None] = lambda note: None,
-) -> RawRun:
-    """Run `rounds` rounds in each of the states ("off", "on", or the name of a baseline measured as it is).
+@dataclass(frozen=True)
+class IpiExperiment(Experiment[Bench, IpiState]):
+    """The experiment, in a guest that is left with the mask it had, and without the module."""
 
-    States alternate, in turned order every other round, so that drift of the machine falls on all alike.
-    `tools` is the directory in the guest with the module and the helper. `advance` is told what is about to
-    be done. The guest's mask is what it was, and the module gone, in the end.
-    """
-    knob = SoftIpi()
-    everyone = CpuMask.from_list(guest.read_text("/sys/devices/system/cpu/online")).to_hex()
-    collected: list[Round] = []
-    with loaded_module(guest, tools, _MODULE):
-        for index, state in in_turns(states, rounds):
-            advance(f"{machine}, {state}, round {index + 1} of {rounds}")
-            with applied(knob, guest, everyone if state == "on" else "0"):
-                series = tuple(_round(guest, host, tools, scale))
-            collected.append(Round(state, index, series))
-    return RawRun("ipi", machine, tuple(collected), environment)
+    scale: IpiScale = IpiScale()
+    name: ClassVar[str] = "ipi"
+
+    @property
+    def states(self) -> Mapping[str, IpiState]:
+        return {one.name: one for one in (IpiState(OFF), IpiState(ON, on=True), IpiState(NOHLT))}
+
+    def form(self, *, brief: bool) -> Form:
+        return Form() if brief else Form(5, self._baselines)
+
+    def _baselines(self, machine: MachineName, rounds: int) -> list[Measurement]:
+        polling = Measurement(self.name, machine, (NOHLT,), rounds, append=("nohlt",))
+        return [*self.on_vm(machine, rounds), polling]
+
+    def prepare(self, bench: Bench) -> AbstractContextManager[None]:
+        return loaded_module(bench.guest, bench.tools, _MODULE)
+
+    @contextmanager
+    def site(self, bench: Bench, wanted: Measurement, part: str) -> Iterator[Bench]:
+        yield bench
+
+    def entered(self, site: Bench, state: IpiState) -> AbstractContextManager[None]:
+        return SoftIpiSwitch().switched(site, on=state.on, cpu=self.scale.target)
+
+    def measure(self, site: Bench, state: IpiState, index: int) -> Iterator[Series]:
+        return _round(site, self.scale)
 
 
-def _round(guest: System, host: Host | None, tools: str, scale: Scale) -> Iterator[Series]:
+def _round(bench: Bench, scale: IpiScale) -> Iterator[Series]:
+    guest, host = bench.guest, bench.host
     sgis = injected = asked = 0.0
     exits = seconds = 0.0
-    for kind, (name, title) in _CALLS.items():
+    for kind, metric in _CALLS.items():
         before = _Counters.read(guest, host)
         seconds += _run_module(guest, kind, scale)
         after = _Counters.read(guest, host)
-        yield Series(name, title, "ns", "time", "lower", _samples(guest))
+        yield metric.series(_samples(guest))
         kind_sgis = after.row(SGI_ROWS, scale.target) - before.row(SGI_ROWS, scale.target)
         if kind == "sync":
-            yield _ratio("sgi_per_call_sync", "Hardware SGIs per synchronous call", kind_sgis, scale.ipis)
+            yield metrics.SGI_PER_CALL_SYNC.value(kind_sgis / scale.ipis)
         sgis += kind_sgis
-        injected += after.row((SOFT_IPI_ROW,), scale.target) - before.row((SOFT_IPI_ROW,), scale.target)
+        injected += after.row((_ROW,), scale.target) - before.row((_ROW,), scale.target)
         exits += after.exits - before.exits
         asked += scale.ipis
 
-    yield _ratio("sgi_per_ipi", "Hardware SGIs that the target took, per IPI", sgis, asked)
-    yield _ratio(
-        "injected_per_ipi", "Soft IPIs that the target took, per IPI", injected, asked, better="higher"
-    )
+    yield metrics.SGI_PER_IPI.value(sgis / asked)
+    yield metrics.INJECTED_PER_IPI.value(injected / asked)
 
     _run_module(guest, "wake", scale)
-    title = "Wake-up of a sleeping thread: from the waker's call to the thread's first instruction"
-    yield Series("wake", title, "ns", "time", "lower", _samples(guest))
+    yield metrics.WAKE.series(_samples(guest))
 
     yield from _quiet(guest, host, scale, exits, seconds, asked)
-    yield from _programs(guest, tools, scale)
+
+    cpus = (scale.sender, scale.target)
+    yield metrics.WAKEUP_RTT.series(pingpong(guest, bench.tools, "futex", cpus, scale.round_trips))
+    yield metrics.HACKBENCH.value(hackbench(guest, scale.hackbench_loops))
 
 
 def _quiet(
-    guest: System, host: Host | None, scale: Scale, exits: float, seconds: float, asked: float
+    guest: System, host: Host | None, scale: IpiScale, exits: float, seconds: float, asked: float
 ) -> Iterator[Series]:
     """The same span without IPIs: what the feature costs, and the exits that are not the IPIs'."""
     span = quiet_exits = used = idle = polled = 0.0
@@ -127,25 +133,10 @@ def _quiet(
         idle += after.idle(scale.target) - before.idle(scale.target)
         polled += after.polled_s(scale.target) - before.polled_s(scale.target)
     if host:
-        title = "Exits of all the guest's vCPUs per IPI, less those of an equal time without IPIs"
-        yield _ratio("exits_per_ipi", title, exits - quiet_exits * seconds / span, asked)
-        title = "Physical CPUs that the guest uses while one of its CPUs is busy and nobody sends an IPI"
-        yield _ratio("vcpu_cpu_use", title, used, span, unit="CPUs")
-    title = "Share of its time that the target, waiting for IPIs, counts as idle"
-    yield _ratio("idle_cpu_share", title, idle, span, unit="share", better="higher")
-    title = "Share of its time that the target, waiting for IPIs, polls"
-    yield _ratio("poll_share", title, polled, span, unit="share")
-
-
-def _programs(guest: System, tools: str, scale: Scale) -> Iterator[Series]:
-    """What ordinary programs see of it."""
-    argv = [f"{tools}/pingpong", "futex", str(scale.sender), str(scale.target), str(scale.round_trips)]
-    rtt = tuple(float(line) for line in guest.run(argv, timeout=300).check().stdout.split())
-    yield Series(
-        "wakeup_rtt", "Round trip of two threads that wake each other by futex", "ns", "time", "lower", rtt
-    )
-    title = "hackbench, one group: many threads that pass messages"
-    yield Series("hackbench", title, "s", "time", "lower", (hackbench(guest, scale.hackbench_loops),))
+        yield metrics.EXITS_PER_IPI.value((exits - quiet_exits * seconds / span) / asked)
+        yield metrics.VCPU_CPU_USE.value(used / span)
+    yield metrics.IDLE_CPU_SHARE.value(idle / span)
+    yield metrics.POLL_SHARE.value(polled / span)
 
 
 @dataclass(frozen=True)
@@ -193,7 +184,7 @@ def soft_statistics(text: str) -> dict[int, dict[str, int]]:
     }
 
 
-def _run_module(guest: System, kind: str, scale: Scale) -> float:
+def _run_module(guest: System, kind: str, scale: IpiScale) -> float:
     """Run one measurement of the module; return how long it took, in seconds."""
     command = f"kind={kind} src={scale.sender} dst={scale.target} n={scale.ipis} gap_us={scale.gap_us}"
     # Through a process of its own, as the write lasts as long as the measurement.
@@ -203,9 +194,3 @@ def _run_module(guest: System, kind: str, scale: Scale) -> float:
 
 def _samples(guest: System) -> tuple[float, ...]:
     return tuple(float(line) for line in guest.read_text(f"{_DEBUGFS}/samples").split())
-
-
-def _ratio(
-    name: str, title: str, amount: float, base: float, *, unit: str = "per IPI", better: str = "lower"
-) -> Series:
-    return Series(name, title, unit, "count", "higher" if better == "higher" else "lower", (amount / base,))

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cvmtune.report.schema import Metric, Verdict
+from cvmtune.features.soft_ipi.metrics import EXITS_PER_IPI, SGI_PER_IPI
+from cvmtune.report.schema import Baseline, Metric, Verdict
 
 MAX_SGI_PER_IPI = 0.05
 """An IPI that arrives while its target runs (its tick, housekeeping, the end of the IPI before) finds nobody
@@ -21,7 +22,7 @@ MIN_SGI_PER_IPI_OFF = 0.9
 this the experiment did not send the IPIs that it counted."""
 
 
-def verdict(metrics: Sequence[Metric]) -> tuple[Verdict, str]:
+def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[Verdict, str]:
     """The verdict and why, from the means over all rounds.
 
     UNDECIDED where the rounds with the feature off do not show at least MIN_SGI_PER_IPI_OFF hardware SGIs
@@ -30,7 +31,7 @@ def verdict(metrics: Sequence[Metric]) -> tuple[Verdict, str]:
     MAX_EXITS_PER_IPI exits per IPI are left. Else FAIL.
     """
     by_name = {metric.name: metric for metric in metrics}
-    sgi, exits = by_name.get("sgi_per_ipi"), by_name.get("exits_per_ipi")
+    sgi, exits = by_name.get(SGI_PER_IPI.name), by_name.get(EXITS_PER_IPI.name)
     if sgi is None:
         return Verdict.UNDECIDED, "Hardware SGIs per IPI were not measured both off and on."
     if sgi.off.mean < MIN_SGI_PER_IPI_OFF:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cvmtune.features.vtimer import metrics as known
 from cvmtune.report.schema import Baseline, Metric, Verdict
 
 BASELINE = "HW bit"
@@ -26,8 +27,8 @@ SAME = 1.25
 """Within this factor the guest takes as many timer interrupts as with the HW bit: a guest that runs for a
 little longer has some ticks more."""
 
-LOADS = ("oneshot", "tick", "section")
-_PER = {"oneshot": "timer of an idle CPU", "tick": "tick", "section": "section with interrupts off"}
+LOADS = tuple(known.LOADS)
+_PER = {**known.LOADS, "tick": "tick"}
 
 
 def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[Verdict, str]:
@@ -39,11 +40,11 @@ def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[V
     """
     by_name = {metric.name: metric for metric in metrics}
     wanted = [
-        f"{kind}_{load}"
+        of_load[load].name
         for load in LOADS
-        for kind in ("redundant_per", "timer_exits_per_interrupt", "interrupts_per", "timer_exits_per")
+        for of_load in (known.REDUNDANT, known.TIMER_EXITS_PER_INTERRUPT, known.INTERRUPTS, known.TIMER_EXITS)
     ]
-    if missing := [name for name in (*wanted, "ticks_per_s") if name not in by_name]:
+    if missing := [name for name in (*wanted, known.TICKS_PER_S.name) if name not in by_name]:
         return Verdict.UNDECIDED, f"Not measured both off and on: {', '.join(missing)}."
     with_hw = {
         metric.name: metric.values.mean
@@ -51,25 +52,27 @@ def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[V
         if baseline.name.endswith(f", {BASELINE}")
         for metric in baseline.metrics
     }
-    storm = by_name["redundant_per_section"].off.mean
+    storm = by_name[known.REDUNDANT["section"].name].off.mean
     if storm < MIN_REDUNDANT_OFF:
         return Verdict.UNDECIDED, (
             f"Not masked, a section with interrupts off and an expired timer had only {storm:.2f} redundant "
             f"timer exits (at least {MIN_REDUNDANT_OFF:g} expected): the experiment showed nothing."
         )
     for load in LOADS:
-        if any(by_name[f"redundant_per_{load}"].on.samples):
+        redundant = by_name[known.REDUNDANT[load].name].on
+        if any(redundant.samples):
             return Verdict.FAIL, (
-                f"With the feature on there were redundant timer exits, "
-                f"{by_name[f'redundant_per_{load}'].on.mean:g} per {_PER[load]}, where only 0 is right."
+                f"With the feature on there were redundant timer exits, {redundant.mean:g} per "
+                f"{_PER[load]}, where only 0 is right."
             )
-        most = max(by_name[f"timer_exits_per_interrupt_{load}"].on.samples)
+        most = max(by_name[known.TIMER_EXITS_PER_INTERRUPT[load].name].on.samples)
         if most > 1 + TOLERANCE:
             return Verdict.FAIL, (
                 f"With the feature on there were {most:.2f} timer exits per timer interrupt of the guest "
                 f"({_PER[load]}), where one is enough."
             )
-    for name in ("interrupts_per_oneshot", "interrupts_per_section", "ticks_per_s"):
+    same = (known.INTERRUPTS["oneshot"], known.INTERRUPTS["section"], known.TICKS_PER_S)
+    for name in (metric.name for metric in same):
         if name not in with_hw:
             return Verdict.UNDECIDED, f"Not measured with the HW bit: {name}."
         on, hw = by_name[name].on.mean, with_hw[name]
@@ -78,12 +81,12 @@ def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[V
                 f"{by_name[name].title}: {on:.2f} with the feature on, {hw:.2f} with the HW bit, which is "
                 f"not within a factor of {SAME:g}."
             )
-    exits = {load: by_name[f"timer_exits_per_{load}"] for load in LOADS}
+    exits = {load: by_name[known.TIMER_EXITS[load].name] for load in LOADS}
     told = "; ".join(
         f"per {_PER[load]} {one.off.mean:.3g} off, {one.on.mean:.2g} on" for load, one in exits.items()
     )
-    ticks = by_name["ticks_per_s"]
+    ticks = by_name[known.TICKS_PER_S.name]
     return Verdict.PASS, (
         f"Timer exits {told}. On, none was redundant, and none without a timer interrupt of the guest. Ticks "
-        f"of a busy CPU per s: {ticks.on.mean:.0f} on, {with_hw['ticks_per_s']:.0f} with the HW bit."
+        f"of a busy CPU per s: {ticks.on.mean:.0f} on, {with_hw[ticks.name]:.0f} with the HW bit."
     )

@@ -1,63 +1,74 @@
 # SPDX-License-Identifier: Apache-2.0
 """The experiment `wfx`: waits of idle vCPUs, with WFI and WFE trapped as KVM does and not.
 
-It runs in a guest and on its host (any two Systems), with the lab's helper pingpong in the guest and our
-kernel on the host, whose vCPU threads it pins: one vCPU a physical CPU, as the feature is meant for, or all
-on one. It collects; report/ judges.
+It runs in a guest and on its host, with the lab's helper pingpong in the guest and our kernel on the host,
+whose vCPU threads it pins: one vCPU a physical CPU, as the feature is meant for, or all on one. It collects;
+verdict.py judges.
 """
 
 from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
 from cvmtune.core.cpumask import CpuMask
-from cvmtune.core.errors import UsageError
 from cvmtune.core.system import System
-from cvmtune.experiments.guest import Host, affinity, applied, cyclictest, hackbench, pingpong, written
-from cvmtune.experiments.rounds import Better, RawRun, Round, Series, in_turns
-from cvmtune.features.soft_ipi.knob import SoftIpi
-from cvmtune.features.wfx.knob import Wfx
+from cvmtune.experiments.bench import Bench
+from cvmtune.experiments.experiment import OFF, ON, Experiment, Form, Measurement, State
+from cvmtune.experiments.guest import applied, cyclictest, hackbench, pingpong
+from cvmtune.experiments.host import HaltPoll, Host, affinity
+from cvmtune.experiments.measure import Measure
+from cvmtune.experiments.rounds import Series
+from cvmtune.features.beside import WAKER
+from cvmtune.features.wfx import metrics
+from cvmtune.features.wfx.knob import Wfx, WfxGuard
+from cvmtune.features.wfx.statistics import FILE, WFX_COLUMNS
+from cvmtune.features.wfx.switch import MACHINES
+from cvmtune.lab.machines import MachineName
 from cvmtune.observe.procfs import parse_table
 
-GUARD = "/sys/module/kvm/parameters/wfx_guard"
-# How long KVM polls before it lets a vCPU's thread sleep (Documentation/virt/kvm/halt-polling.rst), ns.
-HALT_POLL = "/sys/module/kvm/parameters/halt_poll_ns"
 _NS_PER_S = 1e9
 
-
-@dataclass(frozen=True)
-class Setting:
-    """What is on in a state of the experiment, and whether all vCPUs share one physical CPU."""
-
-    untrapped: bool = False
-    halt_polling: bool = True
-    guarded: bool = False
-    soft_ipi: bool = False
-    shared: bool = False
-
-
-SETTINGS: Mapping[str, Setting] = {
-    "off": Setting(),
-    "on": Setting(untrapped=True),
-    "off, no halt polling": Setting(halt_polling=False),
-    "on, guarded": Setting(untrapped=True, guarded=True),
-    "soft IPIs and no WFx untrapped": Setting(soft_ipi=True),
-    "on, with soft IPIs": Setting(untrapped=True, soft_ipi=True),
-    "two vCPUs on one CPU, off": Setting(shared=True),
-    "two vCPUs on one CPU, on": Setting(shared=True, untrapped=True),
-    "two vCPUs on one CPU, on, guarded": Setting(shared=True, untrapped=True, guarded=True),
-}
-# Not of SETTINGS: measured as "off", on a host booted with these options.
 BOOT_POLICY = "untrapped by boot parameter"
+"""Measured as off, on a host that was booted with BOOT_POLICY_APPEND."""
 BOOT_POLICY_APPEND = ("kvm-arm.wfi_trap_policy=notrap", "kvm-arm.wfe_trap_policy=notrap")
 
 
 @dataclass(frozen=True)
-class Scale:
+class WfxState(State):
+    """What is on in a state, whether KVM polls before a vCPU sleeps, whether WAKER is on in the guest, and
+    whether all vCPUs share one physical CPU."""
+
+    untrapped: bool = False
+    halt_polling: bool = True
+    guarded: bool = False
+    beside: bool = False
+    shared: bool = False
+
+
+STATES: Mapping[str, WfxState] = {
+    state.name: state
+    for state in (
+        WfxState(OFF),
+        WfxState(ON, untrapped=True),
+        WfxState("off, no halt polling", halt_polling=False),
+        WfxState("on, guarded", untrapped=True, guarded=True),
+        WfxState(f"{WAKER.noun} and no WFx untrapped", beside=True),
+        WfxState(f"on, with {WAKER.noun}", untrapped=True, beside=True),
+        WfxState("two vCPUs on one CPU, off", shared=True),
+        WfxState("two vCPUs on one CPU, on", shared=True, untrapped=True),
+        WfxState("two vCPUs on one CPU, on, guarded", shared=True, untrapped=True, guarded=True),
+        WfxState(BOOT_POLICY),
+    )
+}
+
+
+@dataclass(frozen=True)
+class WfxScale:
     """How much is done in a round. Of the two vCPUs `named` is the one that is named alone at first."""
 
     named: int = 1
@@ -70,50 +81,7 @@ class Scale:
     neighbour_s: float = 1.0
 
 
-DEFAULT_SCALE = Scale()
-
-
-def collect(
-    guest: System,
-    machine: str,
-    *,
-    states: Sequence[str],
-    rounds: int,
-    host: Host | None,
-    tools: str,
-    environment: Mapping[str, object],
-    scale: Scale = DEFAULT_SCALE,
-    advance: Callable[[str], None] = lambda note: None,
-) -> RawRun:
-    """Run `rounds` rounds in each of the states (names of SETTINGS, or BOOT_POLICY).
-
-    States alternate, in turned order every other round, so that drift of the machine falls on all alike.
-    `tools` is the directory in the guest with the helper. `advance` is told what is about to be done. In the
-    end masks, guard and the vCPU threads' CPUs are what they were. UsageError without a host.
-    """
-    if host is None:
-        raise UsageError("WFx traps are the host's, and this machine has none", machine, "use vm or cvm")
-    bench = _Bench(guest, host, tools, scale, host.vcpu_threads())
-    collected: list[Round] = []
-    for index, state in in_turns(states, rounds):
-        advance(f"{machine}, {state}, round {index + 1} of {rounds}")
-        setting = Setting() if state == BOOT_POLICY else SETTINGS[state]
-        with bench.set(setting):
-            series = tuple(bench.round(setting))
-        collected.append(Round(state, index, series))
-    return RawRun("wfx", machine, tuple(collected), environment)
-
-
-def collect_paths(
-    guest: System, host: Host, state: str, *, untrapped: bool, tools: str, scale: Scale = DEFAULT_SCALE
-) -> Round:
-    """Count the instructions of wake-ups, in a guest whose host was booted with `icount`.
-
-    A time is a number of instructions there, of all the machine's CPUs together, and a halted CPU has none:
-    one that waits in WFI is woken at once, as one of hardware nearly is.
-    """
-    bench = _Bench(guest, host, tools, scale, host.vcpu_threads())
-    return Round(state, 0, tuple(bench.paths(untrapped=untrapped)))
+DEFAULT_SCALE = WfxScale()
 
 
 @dataclass(frozen=True)
@@ -147,45 +115,37 @@ class _Growth:
     def wfx_exits(self, vcpu: int | None = None) -> int:
         """Exits for WFI and WFE of one vCPU, or of all."""
         vcpus = self.before.vcpus if vcpu is None else [vcpu]
-        return sum(self.of(one, "wfi_exits", "wfe_exits") for one in vcpus)
+        return sum(self.of(one, *WFX_COLUMNS) for one in vcpus)
 
     def entries(self) -> int:
         return sum(self.of(vcpu, "entries") for vcpu in self.before.vcpus)
 
+    def per_s(self, metric: Measure, amount: int) -> Series:
+        return metric.value(amount / self.span_s)
+
 
 @dataclass(frozen=True)
-class _Bench:
+class Site:
     """One guest with its host, its vCPUs' threads on the host, and how much is done."""
 
-    guest: System
+    bench: Bench
     hypervisor: Host
-    tools: str
-    scale: Scale
+    scale: WfxScale
     threads: Mapping[int, int]
+
+    @property
+    def guest(self) -> System:
+        return self.bench.guest
 
     @property
     def host(self) -> System:
         return self.hypervisor.system
 
-    @contextmanager
-    def set(self, setting: Setting) -> Iterator[None]:
-        """All of a state but the mask of vCPUs, which changes within a round."""
-        with ExitStack() as stack:
-            stack.enter_context(self.hypervisor.pinned(shared=setting.shared))
-            # Off as well: the guest may have come with a mask. A kernel without the feature has none.
-            if setting.soft_ipi or self.guest.exists(SoftIpi.path):
-                everyone = CpuMask.from_list(self.guest.read_text("/sys/devices/system/cpu/online")).to_hex()
-                stack.enter_context(applied(SoftIpi(), self.guest, everyone if setting.soft_ipi else "0"))
-            stack.enter_context(written(self.host, GUARD, "Y\n" if setting.guarded else "N\n"))
-            if not setting.halt_polling:
-                stack.enter_context(written(self.host, HALT_POLL, "0\n"))
-            yield
-
-    def round(self, setting: Setting) -> Iterator[Series]:
+    def round(self, *, untrapped: bool) -> Iterator[Series]:
         one = CpuMask(frozenset({self.scale.named})).to_hex()
         everyone = CpuMask(frozenset(self.threads)).to_hex()
-        yield from self._one_named(one if setting.untrapped else "0")
-        with applied(Wfx(), self.host, everyone if setting.untrapped else "0"):
+        yield from self._one_named(one if untrapped else "0")
+        with applied(Wfx(), self.host, everyone if untrapped else "0"):
             yield from self._idle()
             yield from self._timers()
             yield from self._round_trips()
@@ -198,7 +158,7 @@ class _Bench:
         script = (
             f"cat /proc/uptime; cd /proc/{self.hypervisor.vmm_pid}/task || exit; "
             f"cat {' '.join(f'{thread}/schedstat' for thread in self.threads.values())}; "
-            f"cat /sys/kernel/debug/kvm/{self.hypervisor.vmm_pid}-*/wfx_trap_stats"
+            f"cat /sys/kernel/debug/kvm/{self.hypervisor.vmm_pid}-*/{FILE.name}"
         )
         lines = self.host.run(["sh", "-c", script]).check().stdout.splitlines(keepends=True)
         uptime, *rest = lines
@@ -223,14 +183,10 @@ class _Bench:
                 # From the end of the write on: its effect must not take a while.
                 during = self._watch()
             after = self._watch()
-        title = "WFI and WFE exits of the named vCPU, from the write of the mask on"
-        yield _per_s("wfx_exits_named", title, during.wfx_exits(named), during)
-        title = "WFI and WFE exits of the vCPU that is not named, at the same time"
-        yield _per_s("wfx_exits_other", title, during.wfx_exits(other), during)
-        title = "Exits of any kind of the named vCPU, at the same time"
-        yield _per_s("exits_named", title, during.of(named, "entries"), during)
-        title = "WFI and WFE exits of that vCPU, from the end of its being named on"
-        yield _per_s("wfx_exits_back", title, after.wfx_exits(named), after, "higher")
+        yield during.per_s(metrics.WFX_EXITS_NAMED, during.wfx_exits(named))
+        yield during.per_s(metrics.WFX_EXITS_OTHER, during.wfx_exits(other))
+        yield during.per_s(metrics.EXITS_NAMED, during.of(named, "entries"))
+        yield after.per_s(metrics.WFX_EXITS_BACK, after.wfx_exits(named))
 
     @contextmanager
     def _timers_everywhere(self) -> Iterator[None]:
@@ -248,62 +204,37 @@ class _Bench:
     def _idle(self) -> Iterator[Series]:
         """A guest that does nothing: its ticks, and what its vCPUs take of the host."""
         grown = self._watch()
-        yield _per_s("idle_wfx_exits", "WFI and WFE exits of an idle guest", grown.wfx_exits(), grown)
-        yield _per_s("idle_exits", "Exits of any kind of an idle guest", grown.entries(), grown)
-        yield _cpu_use("idle_cpu_use", "Physical CPUs that an idle guest's vCPUs take", grown)
+        yield grown.per_s(metrics.IDLE_WFX_EXITS, grown.wfx_exits())
+        yield grown.per_s(metrics.IDLE_EXITS, grown.entries())
+        yield metrics.IDLE_CPU_USE.value(grown.cpu_use)
 
     def _timers(self) -> Iterator[Series]:
         """Wake-ups by the CPU's own timer."""
         before = self._read()
-        lateness = self._timer_wakes()
+        lateness = self.timer_wakes()
         grown = _Growth(before, self._read())
-        title = "Timer wake-up of an idle CPU: how late the thread is (cyclictest)"
-        yield Series("timer_wake", title, "ns", "time", "lower", lateness)
-        title = "WFI and WFE exits per timer wake-up"
-        yield _count("wfx_per_timer", title, grown.wfx_exits(), self.scale.wakeups, "per wake-up")
-        yield _cpu_use("timer_cpu_use", "Physical CPUs that the vCPUs take meanwhile", grown)
+        yield metrics.TIMER_WAKE.series(lateness)
+        yield metrics.WFX_PER_TIMER.value(grown.wfx_exits() / self.scale.wakeups)
+        yield metrics.TIMER_CPU_USE.value(grown.cpu_use)
 
     def _round_trips(self) -> Iterator[Series]:
         """Wake-ups by another vCPU."""
-        for method, title in (
-            ("futex", "Round trip of two threads on two CPUs that wake each other by futex"),
-            ("pipe", "The same by pipe, as perf bench sched pipe does it"),
+        for method, rtt, exits in (
+            ("futex", metrics.FUTEX_RTT, metrics.WFX_PER_FUTEX_RTT),
+            ("pipe", metrics.PIPE_RTT, metrics.WFX_PER_PIPE_RTT),
         ):
             before = self._read()
-            samples = self._trips(method)
+            samples = self.trips(method)
             grown = _Growth(before, self._read())
-            yield Series(f"{method}_rtt", title, "ns", "time", "lower", samples)
-            title = f"WFI and WFE exits per round trip by {method}"
-            trips = self.scale.round_trips
-            yield _count(f"wfx_per_{method}_rtt", title, grown.wfx_exits(), trips, "per round trip")
+            yield rtt.series(samples)
+            yield exits.value(grown.wfx_exits() / self.scale.round_trips)
 
-    def _timer_wakes(self) -> tuple[float, ...]:
+    def timer_wakes(self) -> tuple[float, ...]:
         return cyclictest(self.guest, self.scale.named, self.scale.interval_us, self.scale.wakeups)
 
-    def _trips(self, method: str) -> tuple[float, ...]:
+    def trips(self, method: str) -> tuple[float, ...]:
         cpus = (self.scale.other, self.scale.named)
-        return pingpong(self.guest, self.tools, method, cpus, self.scale.round_trips)
-
-    def paths(self, *, untrapped: bool) -> Iterator[Series]:
-        """Wake-ups in instructions, with and without KVM's halt polling, for a machine with `icount`."""
-        with ExitStack() as stack:
-            stack.enter_context(self.hypervisor.pinned())
-            # A kernel without the feature is measured, too.
-            if self.host.exists(Wfx.path):
-                everyone = CpuMask(frozenset(self.threads)).to_hex()
-                stack.enter_context(applied(Wfx(), self.host, everyone if untrapped else "0"))
-            yield from self._wakes("", "")
-            stack.enter_context(written(self.host, HALT_POLL, "0\n"))
-            yield from self._wakes("_no_halt_poll", ", without halt polling")
-
-    def _wakes(self, suffix: str, conditions: str) -> Iterator[Series]:
-        for name, what, samples in (
-            ("futex_path", "a round trip of two threads on two CPUs by futex", self._trips("futex")),
-            ("pipe_path", "the same by pipe", self._trips("pipe")),
-            ("timer_path", "a timer's wake-up of an idle CPU, until its thread runs", self._timer_wakes()),
-        ):
-            title = f"Instructions of {what}{conditions}"
-            yield Series(f"{name}{suffix}", title, "instructions", "count", "lower", samples)
+        return pingpong(self.guest, self.bench.tools, method, cpus, self.scale.round_trips)
 
     def _mixed(self) -> Iterator[Series]:
         """Timers, messages between many threads, and computing, at once."""
@@ -311,8 +242,8 @@ class _Bench:
             before = self._read()
             seconds = hackbench(self.guest, self.scale.hackbench_loops)
             grown = _Growth(before, self._read())
-        yield Series("mixed_time", "hackbench beside timers on all CPUs", "s", "time", "lower", (seconds,))
-        yield _per_s("mixed_wfx_exits", "WFI and WFE exits under that load", grown.wfx_exits(), grown)
+        yield metrics.MIXED_TIME.value(seconds)
+        yield grown.per_s(metrics.MIXED_WFX_EXITS, grown.wfx_exits())
 
     def _neighbour(self) -> Iterator[Series]:
         """What another task of the host gets of a physical CPU whose vCPU idles."""
@@ -327,17 +258,54 @@ class _Bench:
         cpu = affinity(self.host, self.threads[self.scale.named])
         argv = ["python3", "-I", "-S", "-c", script, cpu, str(self.scale.neighbour_s)]
         share = float(self.host.run(argv, timeout=120).check().stdout)
-        title = "Share of a physical CPU that a busy task of the host gets beside an idle vCPU"
-        yield Series("neighbour_share", title, "share", "count", "higher", (share,))
+        yield metrics.NEIGHBOUR_SHARE.value(share)
 
 
-def _count(name: str, title: str, amount: float, base: float, unit: str, better: Better = "lower") -> Series:
-    return Series(name, title, unit, "count", better, (amount / base,))
+@dataclass(frozen=True)
+class WfxExperiment(Experiment[Site, WfxState]):
+    """The experiment; in the end masks, guard and the vCPU threads' CPUs are what they were."""
+
+    scale: WfxScale = DEFAULT_SCALE
+    name: ClassVar[str] = "wfx"
+    machines: ClassVar[tuple[MachineName, ...]] = MACHINES
+
+    @property
+    def states(self) -> Mapping[str, WfxState]:
+        return STATES
+
+    def form(self, *, brief: bool) -> Form:
+        return Form() if brief else Form(3, self._baselines)
+
+    def _baselines(self, machine: MachineName, rounds: int) -> list[Measurement]:
+        few, vm = max(1, rounds // 2), MachineName.VM
+        states = tuple(state for state in STATES if state not in (OFF, ON, BOOT_POLICY))
+        return [
+            *([Measurement(self.name, vm, (OFF, ON), few)] if machine != vm else []),
+            Measurement(self.name, machine, states, few),
+            Measurement(self.name, machine, (BOOT_POLICY,), few, host_append=BOOT_POLICY_APPEND),
+        ]
+
+    @contextmanager
+    def site(self, bench: Bench, wanted: Measurement, part: str) -> Iterator[Site]:
+        yield site_of(bench, self.scale)
+
+    @contextmanager
+    def entered(self, site: Site, state: WfxState) -> Iterator[None]:
+        """All of a state but the mask of vCPUs, which changes within a round."""
+        host = site.hypervisor
+        with ExitStack() as stack:
+            stack.enter_context(host.pinned(shared=state.shared))
+            stack.enter_context(WAKER.switched(site.bench, on=state.beside, cpu=self.scale.named))
+            stack.enter_context(applied(WfxGuard(), host.system, "Y" if state.guarded else "N"))
+            if not state.halt_polling:
+                stack.enter_context(applied(HaltPoll(), host.system, "0"))
+            yield
+
+    def measure(self, site: Site, state: WfxState, index: int) -> Iterator[Series]:
+        return site.round(untrapped=state.untrapped)
 
 
-def _per_s(name: str, title: str, amount: int, grown: _Growth, better: Better = "lower") -> Series:
-    return _count(name, title, amount, grown.span_s, "per s", better)
-
-
-def _cpu_use(name: str, title: str, grown: _Growth) -> Series:
-    return Series(name, title, "CPUs", "count", "lower", (grown.cpu_use,))
+def site_of(bench: Bench, scale: WfxScale) -> Site:
+    """A machine to measure wake-ups on; UsageError if it has no host."""
+    host = bench.need_host("WFx traps are the host's", "use vm or cvm")
+    return Site(bench, host, scale, host.vcpu_threads())

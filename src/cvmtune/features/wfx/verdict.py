@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cvmtune.report.schema import Metric, Verdict
+from cvmtune.features.wfx import metrics as known
+from cvmtune.report.schema import Baseline, Metric, Verdict
 
 MIN_EXITS_OFF = 50.0
 """WFx exits per second of a vCPU that wakes by a timer a thousand times a second, trapped. A slow computer
@@ -15,17 +16,24 @@ UNCHANGED = 2.0
 """Within this factor an exit rate counts as unchanged: what a vCPU does in a second depends on how often the
 computer lets it run. A vCPU that is wrongly untrapped has a rate of 0."""
 
-_ZERO = (
-    *("wfx_exits_named", "idle_wfx_exits", "mixed_wfx_exits"),
-    *("wfx_per_timer", "wfx_per_futex_rtt", "wfx_per_pipe_rtt"),
+_ZERO = tuple(
+    metric.name
+    for metric in (
+        known.WFX_EXITS_NAMED,
+        known.IDLE_WFX_EXITS,
+        known.MIXED_WFX_EXITS,
+        known.WFX_PER_TIMER,
+        known.WFX_PER_FUTEX_RTT,
+        known.WFX_PER_PIPE_RTT,
+    )
 )
 _KEPT = {
-    "wfx_exits_other": "of a vCPU that is not named",
-    "wfx_exits_back": "of a vCPU that is no longer named",
+    known.WFX_EXITS_OTHER.name: "of a vCPU that is not named",
+    known.WFX_EXITS_BACK.name: "of a vCPU that is no longer named",
 }
 
 
-def verdict(metrics: Sequence[Metric]) -> tuple[Verdict, str]:
+def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[Verdict, str]:
     """The verdict and why.
 
     UNDECIDED where something was not counted, or vCPUs made no WFx exits with the feature off. Else PASS
@@ -35,7 +43,7 @@ def verdict(metrics: Sequence[Metric]) -> tuple[Verdict, str]:
     by_name = {metric.name: metric for metric in metrics}
     if missing := [name for name in (*_ZERO, *_KEPT) if name not in by_name]:
         return Verdict.UNDECIDED, f"Not measured both off and on: {', '.join(missing)}."
-    trapped = by_name["wfx_exits_named"].off.mean
+    trapped = by_name[known.WFX_EXITS_NAMED.name].off.mean
     if trapped < MIN_EXITS_OFF:
         return Verdict.UNDECIDED, (
             f"Without the feature a vCPU made only {trapped:.1f} WFx exits per s (at least {MIN_EXITS_OFF:g} "
@@ -54,7 +62,7 @@ def verdict(metrics: Sequence[Metric]) -> tuple[Verdict, str]:
                 f"WFx exits per s {whose}: {off:.0f} off, {on:.0f} on, which is not within a factor of "
                 f"{UNCHANGED:g}."
             )
-    other, back = by_name["wfx_exits_other"], by_name["wfx_exits_back"]
+    other, back = (by_name[name] for name in _KEPT)
     return Verdict.PASS, (
         f"WFx exits per s of a vCPU that wakes by timers: {trapped:.0f} off; 0 on, from the write of the "
         f"mask on; {back.on.mean:.0f} from its removal on. Of the vCPU beside it, not named: "

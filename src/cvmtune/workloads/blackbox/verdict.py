@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verdict on all four features together, under a database's protected writes. It rests on counts."""
+"""The verdict on all features together, under a database's protected writes. It rests on counts.
+
+What each feature is to save, and by how much at least, the features say (Event in features/trial.py).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+from cvmtune.features.trial import Event, Switch
 from cvmtune.report.rule import Goal
 from cvmtune.report.schema import Baseline, Metric, Verdict
-
-MAIN_METRICS = ("insert", "tpcb", "audit")
-"""The latencies by which combinations are compared: those of an insert, of a TPC-B transaction and of a
-record of the audit log, all at a rate."""
+from cvmtune.workloads.blackbox.counting import events_of
+from cvmtune.workloads.blackbox.metrics import ALL_LOST, CLOSED, DAMAGE, EXITS, LOST, MAIN_METRICS
 
 REQUESTED = 1.67
 """What was asked for: end-to-end write latency 40 % lower. It is told beside what was measured; as a time it
@@ -18,97 +21,120 @@ decides nothing."""
 
 GOAL = Goal(MAIN_METRICS, REQUESTED, "at a rate")
 
-MIN_IPIS_OFF = 2.0
-"""A transaction's messages between client, server and storage wake several threads, some of them on another
-CPU. Below this the experiment did not exercise IPIs."""
-
-MIN_WAKEUPS_OFF = 2.0
-"""Each write to the storage has at least one completion on either side. Below this nothing was written."""
-
-MAX_IPIS_SHARE = 0.7
-"""Of the hardware IPIs with all off, what may be left: those to a CPU that runs something. The poller is
-something that runs."""
-
-MAX_WAKEUPS_ON = 0.5
-"""Completion events that wake a handler, per transaction: the poller asks for them only while something that
-computes for long shares its CPU, and a TPC-B transaction computes for longer than a write does."""
-
-MAX_WFX_ON = 0.5
-"""Exits for WFI and WFE per transaction with none trapped: those of the moment in which the mask is set."""
-
-CLOSED = {"insert": "insert_1_closed", "tpcb": "tpcb_1_closed", "audit": "audit_closed"}
-"""Of each of these the same load without a rate, by which exits are judged. At a rate, the time between two
-transactions is part of each: a vCPU that polls takes its own and its host's ticks in it as exits, by the
-time, and a sleeping one takes none."""
-
 MAX_EXITS_SHARE = 0.8
-"""Exits of any kind per transaction, one after another: what may be left of those with all off. IPIs and
-WFx are most of them, but a log's own timers, ticks and device accesses are exits in either state."""
+"""Exits of any kind per transaction, one after another: what may be left of those with all off. What features
+save are most of them, but a log's own timers, ticks and device accesses are exits in either state."""
 
-MAX_REDUNDANT_ON = 0.05
-"""Of the exits for the timer per transaction, with the monitor masking it, those that told nothing new."""
+_Metrics = Mapping[str, Metric]
 
 
-def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[Verdict, str]:
-    """The verdict and why, from the means over all rounds; `baselines` have all that was measured here.
+@dataclass(frozen=True)
+class BlackboxJudge:
+    """Makes the verdict. Of `events` those of the host are counted where there is one."""
 
-    FAIL where the database or a log was damaged, or lacks what was committed or answered, in any state or
-    after a power cut.
-    UNDECIDED where something was not counted, or with all features off nothing was to be saved. Else PASS
-    where, with all on, each of the loads at a rate has fewer hardware IPIs, no completion events or WFx exits
-    or redundant timer exits worth mentioning, and without a rate fewer exits of any kind. Else FAIL.
-    """
-    by_name = {metric.name: metric for metric in metrics}
+    events: tuple[Event, ...]
+
+    @staticmethod
+    def of(switches: Sequence[Switch]) -> BlackboxJudge:
+        """The judge of what these features save. What it says of the host has the last feature first."""
+        guest = (event for event in events_of(switches) if not event.of_host)
+        host = (event for event in events_of(switches[::-1]) if event.of_host)
+        return BlackboxJudge((*guest, *host))
+
+    @property
+    def of_guest(self) -> tuple[Event, ...]:
+        return tuple(event for event in self.events if not event.of_host)
+
+    @property
+    def of_host(self) -> tuple[Event, ...]:
+        return tuple(event for event in self.events if event.of_host)
+
+    def __call__(self, metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[Verdict, str]:
+        """The verdict and why, from the means over all rounds; `baselines` have all that was measured here.
+
+        FAIL where the database or a log was damaged, or lacks what was committed or answered, in any state or
+        after a power cut.
+        UNDECIDED where something was not counted, or with all features off nothing was to be saved. Else PASS
+        where, with all on, each of the loads at a rate has no more of what features save than their limits
+        allow, and without a rate fewer exits of any kind. Else FAIL.
+        """
+        if fault := _fault(metrics, baselines):
+            return Verdict.FAIL, fault
+        by_name = {metric.name: metric for metric in metrics}
+        nested = any(metric.name.endswith(f"_{EXITS}") for metric in metrics)
+        known = {*by_name, *(one.name for state in baselines for one in state.metrics)}
+        missing = [name for name in self._needed(nested) if name not in by_name]
+        missing += [metric.name for metric in (ALL_LOST, DAMAGE) if metric.name not in known]
+        if missing:
+            return Verdict.UNDECIDED, f"Not measured, or not both off and on: {', '.join(missing)}."
+        for load in MAIN_METRICS:
+            if idle := self._not_exercised(load, by_name):
+                return Verdict.UNDECIDED, idle
+        passed = all(self._passes(load, by_name, nested) for load in MAIN_METRICS)
+        said = " ".join(self._says(load, by_name, nested) for load in MAIN_METRICS)
+        return Verdict.PASS if passed else Verdict.FAIL, (
+            "Nothing committed or answered was lost, nothing damaged. Per transaction or record, all "
+            f"features off → on: {said} Times decide nothing; asked for was {REQUESTED:g}. Allowed: "
+            f"{', '.join(self._limits(nested))}."
+        )
+
+    def _needed(self, nested: bool) -> Iterator[str]:
+        """The metrics that decide, each of which must be there both off and on."""
+        suffixes = ["", f"_{LOST}", *(f"_{event.suffix}" for event in self.of_guest)]
+        if nested:
+            suffixes += [f"_{EXITS}", *(f"_{event.suffix}" for event in self.of_host)]
+        yield from (f"{load}{suffix}" for load in MAIN_METRICS for suffix in suffixes)
+        if nested:
+            yield from (f"{closed}_{EXITS}" for closed in CLOSED.values())
+
+    def _counted(self, nested: bool) -> tuple[Event, ...]:
+        return self.events if nested else self.of_guest
+
+    def _not_exercised(self, load: str, by_name: _Metrics) -> str:
+        """Why nothing can be said: with all off there was too little to save. Empty if there was enough."""
+        for event in self.of_guest:
+            metric = by_name[f"{load}_{event.suffix}"]
+            if event.least_off is not None and metric.off.mean < event.least_off:
+                return (
+                    f"{metric.title}: only {metric.off.mean:.2f} with all features off (at least "
+                    f"{event.least_off:g} expected): the experiment did not exercise what they save."
+                )
+        return ""
+
+    def _passes(self, load: str, by_name: _Metrics, nested: bool) -> bool:
+        events = {event: by_name[f"{load}_{event.suffix}"] for event in self._counted(nested)}
+        if not all(event.within(metric.off.mean, metric.on.mean) for event, metric in events.items()):
+            return False
+        if not nested:
+            return True
+        closed = by_name[f"{CLOSED[load]}_{EXITS}"]
+        return closed.on.mean <= MAX_EXITS_SHARE * closed.off.mean
+
+    def _says(self, load: str, by_name: _Metrics, nested: bool) -> str:
+        counts = [f"{event.said} {_off_on(by_name[f'{load}_{event.suffix}'])}" for event in self.of_guest]
+        if nested:
+            counts.append(f"exits {_off_on(by_name[f'{load}_{EXITS}'])}")
+            counts += [f"{event.said} {_off_on(by_name[f'{load}_{event.suffix}'])}" for event in self.of_host]
+            counts.append(f"exits without a rate {_off_on(by_name[f'{CLOSED[load]}_{EXITS}'])}")
+        return f"{load}: {', '.join(counts)}; mean latency off/on {_gain(by_name[load])}."
+
+    def _limits(self, nested: bool) -> Iterator[str]:
+        yield from filter(None, (event.limit() for event in self._counted(nested)))
+        if nested:
+            yield f"{MAX_EXITS_SHARE:.0%} of all exits without a rate"
+
+
+def _fault(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> str:
+    """What was lost or damaged in any state; empty if nothing was."""
     exact = [
         *((one.name, f"{one.title}, features off", one.off) for one in metrics),
         *((one.name, f"{one.title}, features on", one.on) for one in metrics),
         *((one.name, f"{one.title}, {at.name}", one.values) for at in baselines for one in at.metrics),
     ]
     for name, what, found in exact:
-        if name.endswith(("_lost", "damage")) and any(found.samples):
-            return Verdict.FAIL, f"{what}: {max(found.samples, key=abs):g}, where 0 is right."
-    nested = any(metric.name.endswith("_exits") for metric in metrics)
-    of_host = ("_exits", "_wfx_exits", "_timer_exits", "_redundant_exits")
-    suffixes = ("", "_lost", "_ipis", "_wakeups", *(of_host if nested else ()))
-    wanted = [f"{load}{suffix}" for load in MAIN_METRICS for suffix in suffixes]
-    if nested:
-        wanted += [f"{closed}_exits" for closed in CLOSED.values()]
-    known = {*by_name, *(one.name for state in baselines for one in state.metrics)}
-    missing = [name for name in wanted if name not in by_name]
-    missing += [name for name in ("all_lost", "damage") if name not in known]
-    if missing:
-        return Verdict.UNDECIDED, f"Not measured, or not both off and on: {', '.join(missing)}."
-    said, passed = [], True
-    for load in MAIN_METRICS:
-        ipis, wakeups = by_name[f"{load}_ipis"], by_name[f"{load}_wakeups"]
-        for metric, least in ((ipis, MIN_IPIS_OFF), (wakeups, MIN_WAKEUPS_OFF)):
-            if metric.off.mean < least:
-                return Verdict.UNDECIDED, (
-                    f"{metric.title}: only {metric.off.mean:.2f} with all features off (at least {least:g} "
-                    "expected): the experiment did not exercise what they save."
-                )
-        passed &= ipis.on.mean <= MAX_IPIS_SHARE * ipis.off.mean and wakeups.on.mean <= MAX_WAKEUPS_ON
-        counts = [f"hardware IPIs {_off_on(ipis)}", f"completion events {_off_on(wakeups)}"]
-        if nested:
-            exits, wfx, timer, redundant = (by_name[f"{load}{suffix}"] for suffix in of_host)
-            closed = by_name[f"{CLOSED[load]}_exits"]
-            passed &= closed.on.mean <= MAX_EXITS_SHARE * closed.off.mean and wfx.on.mean <= MAX_WFX_ON
-            passed &= redundant.on.mean <= MAX_REDUNDANT_ON
-            counts += [f"exits {_off_on(exits)}", f"of these for WFx {_off_on(wfx)}"]
-            counts += [f"for the timer {_off_on(timer)}", f"redundantly {_off_on(redundant)}"]
-            counts += [f"exits without a rate {_off_on(closed)}"]
-        said.append(f"{load}: {', '.join(counts)}; mean latency off/on {_gain(by_name[load])}.")
-    return Verdict.PASS if passed else Verdict.FAIL, (
-        "Nothing committed or answered was lost, nothing damaged. Per transaction or record, all features "
-        f"off → on: {' '.join(said)} Times decide nothing; asked for was {REQUESTED:g}. Allowed: "
-        f"{MAX_IPIS_SHARE:.0%} of the IPIs, {MAX_WAKEUPS_ON:g} completion events"
-        + (
-            f", {MAX_WFX_ON:g} WFx exits, {MAX_REDUNDANT_ON:g} redundant ones, {MAX_EXITS_SHARE:.0%} of all "
-            "exits without a rate."
-            if nested
-            else "."
-        )
-    )
+        if name.endswith((f"_{LOST}", DAMAGE.name)) and any(found.samples):
+            return f"{what}: {max(found.samples, key=abs):g}, where 0 is right."
+    return ""
 
 
 def _off_on(metric: Metric) -> str:
