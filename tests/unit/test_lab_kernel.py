@@ -665,6 +665,14 @@ def test_warnings_of_what_the_queue_adds_count(checked: Lab) -> None:
     assert problems(checked) == {"build 0002-add.patch": tuple(ours)}
 
 
+def test_what_only_a_later_patch_touches_is_not_ours_yet(checked: Lab) -> None:
+    queue = checked.kernel / "queue/6.12"
+    (queue / "0001-change.patch").write_text(CHECKED_PATCHES["0002-add.patch"])
+    (queue / "0002-add.patch").write_text(CHECKED_PATCHES["0001-change.patch"])
+    (checked.top / "says").write_text("../init/main.c:1:1: warning: was there before\n")
+    assert problems(checked, quick=False) == {}
+
+
 def test_a_failed_build_is_a_problem_wherever_it_failed(checked: Lab) -> None:
     (checked.top / "says").write_text("../kernel/other.c:1:1: error: no\nmake: *** [other.o] Error 1\n")
     (checked.top / "status").write_text("2")

@@ -145,7 +145,8 @@ class StateBuilder:
         return match is not None and int(match[2]) in self._added_lines(match[1])
 
     def _added_lines(self, file: str) -> Container[int]:
-        if file not in self._inputs.series.files:
+        # Of files that only later patches touch there is no pristine copy yet.
+        if not any(file in patch.files for patch in self._patches[: self._applied]):
             return ()
         new = (self._tree.path / file).read_text().splitlines()
         pristine = pristine_copy(self._tree.pristine, file)
