@@ -8,12 +8,14 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.fakes.os_calls import in_memory
 
-# How long an example takes says more of the computer, which may be busy, than of what is tested.
-settings.register_profile("cvmtune", deadline=None, max_examples=50)
+# How long an example takes, or is made, says more of the computer, which may be busy, than of what is tested.
+settings.register_profile(
+    "cvmtune", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("cvmtune")
 
 
