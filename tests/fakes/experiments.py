@@ -13,7 +13,7 @@ from cvmtune.experiments.experiment import Experiment, Measurement
 from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.features.vtimer import experiment as vtimer
 from cvmtune.lab.lab import GUEST_TOOLS
-from cvmtune.lab.machines import MACHINES
+from cvmtune.lab.specs import MACHINES
 from cvmtune.workloads.blackbox import experiment as blackbox
 from cvmtune.workloads.blackbox.metrics import CLOSED, MAIN_METRICS
 

@@ -25,7 +25,7 @@ from cvmtune.features.soft_ipi import knob as soft_ipi
 from cvmtune.features.trial import switched as switched_by
 from cvmtune.features.trial import switches_of
 from cvmtune.features.wfx import knob as wfx
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 from cvmtune.tuning.contract import KnobError
 from cvmtune.workloads.blackbox import experiment as blackbox
 from cvmtune.workloads.blackbox.experiment import AFTER, BlackboxExperiment

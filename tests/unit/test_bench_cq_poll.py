@@ -22,7 +22,7 @@ from cvmtune.features.cq_poll import knob as cq_poll_knob
 from cvmtune.features.cq_poll.experiment import STATES, CqPollExperiment, CqPollScale
 from cvmtune.features.cq_poll.paths import CqPollPaths
 from cvmtune.features.soft_ipi import knob as soft_ipi_knob
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 from cvmtune.tuning.contract import KnobError
 from cvmtune.workloads.nfs_rdma import PROVIDERS
 from tests.fakes.kernel import CqPollKernel, FakeKernel

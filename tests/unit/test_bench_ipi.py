@@ -20,7 +20,7 @@ from cvmtune.experiments.host import Host
 from cvmtune.experiments.rounds import RawRun
 from cvmtune.features.soft_ipi.experiment import IpiExperiment, IpiScale, soft_statistics
 from cvmtune.features.soft_ipi.knob import PATH
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 from cvmtune.tuning.contract import KnobError
 from tests.fakes.kernel import FakeKernel
 

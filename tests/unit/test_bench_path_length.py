@@ -18,7 +18,7 @@ from cvmtune.features.soft_ipi.knob import PATH
 from cvmtune.features.soft_ipi.paths import SoftIpiPaths
 from cvmtune.features.wfx import knob as wfx
 from cvmtune.features.wfx.switch import WfxSwitch
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 from tests.fakes.kernel import FakeKernel, WfxKernel
 
 SAMPLES = {

@@ -18,7 +18,7 @@ from cvmtune.core.system import Completed
 from cvmtune.experiments.bench import Bench
 from cvmtune.experiments.host import Host
 from cvmtune.features.trial import switches_of
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 from cvmtune.workloads.postgres import Database
 from cvmtune.workloads.power_cut import acknowledged, held, series, start_clients, stored
 from tests.fakes.bound import TRIALS

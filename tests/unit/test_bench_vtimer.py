@@ -30,7 +30,7 @@ from cvmtune.features.vtimer.experiment import (
 )
 from cvmtune.features.vtimer.knob import VtimerTravel
 from cvmtune.features.vtimer.paths import VtimerPaths
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 from cvmtune.tuning.contract import KnobError
 from tests.fakes import machine as fake_machine
 from tests.fakes.kernel import FakeKernel, When, os_error

@@ -26,7 +26,7 @@ from cvmtune.features.wfx import knob as wfx_knob
 from cvmtune.features.wfx.experiment import BOOT_POLICY, STATES, WfxExperiment, WfxScale
 from cvmtune.features.wfx.knob import GUARD
 from cvmtune.features.wfx.paths import WfxPaths
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 from cvmtune.tuning.contract import KnobError
 from tests.fakes import machine as fake_machine
 from tests.fakes.kernel import FakeKernel, WfxKernel, When

@@ -11,7 +11,7 @@ import cvmtune
 from cvmtune.cli import options
 from cvmtune.commands import lab as lab_commands
 from cvmtune.lab.kernel import FLAVOURS
-from cvmtune.lab.machines import MACHINES
+from cvmtune.lab.specs import MACHINES
 from tests.fakes.bound import TRIALS
 from tests.fakes.command_line import status
 

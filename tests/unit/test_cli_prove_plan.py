@@ -14,7 +14,7 @@ from cvmtune.experiments.experiment import Measurement
 from cvmtune.features.cq_poll import experiment as cq_poll
 from cvmtune.features.vtimer import experiment as vtimer
 from cvmtune.features.wfx import experiment as wfx
-from cvmtune.lab.machines import MACHINES, MachineName
+from cvmtune.lab.specs import MACHINES, MachineName
 from cvmtune.workloads import nfs_rdma
 from tests.fakes.bound import RULES, TRIALS
 from tests.fakes.command_line import status

@@ -11,7 +11,7 @@ from cvmtune.experiments.experiment import Measurement
 from cvmtune.experiments.rounds import PART, RawRun
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
 from cvmtune.lab.machine import Machine
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 from cvmtune.workloads import database, postgres, power_cut
 from cvmtune.workloads.blackbox import experiment as blackbox
 from cvmtune.workloads.blackbox.loads import BlackboxScale

@@ -17,8 +17,8 @@ from cvmtune.experiments.runner import Plan
 from cvmtune.features.trial import Trial
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.lab import Lab
-from cvmtune.lab.machines import MACHINES
 from cvmtune.lab.progress import terminal_progress
+from cvmtune.lab.specs import MACHINES
 from cvmtune.report import render
 from cvmtune.report.judge import judge
 from cvmtune.report.schema import Verdict

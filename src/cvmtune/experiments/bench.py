@@ -9,7 +9,7 @@ from cvmtune.core.errors import UsageError
 from cvmtune.core.system import System
 from cvmtune.experiments.host import Host
 from cvmtune.lab.machine import Machine
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 
 
 @dataclass(frozen=True)

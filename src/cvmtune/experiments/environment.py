@@ -11,7 +11,7 @@ from pathlib import Path
 from cvmtune import __version__
 from cvmtune.core import command
 from cvmtune.lab.machine import Machine
-from cvmtune.lab.machines import QEMU
+from cvmtune.lab.qemu import QEMU
 
 
 def environment_of(machine: Machine) -> dict[str, object]:

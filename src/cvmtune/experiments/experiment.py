@@ -17,7 +17,7 @@ from cvmtune.core.errors import UsageError
 from cvmtune.experiments.bench import Bench
 from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.lab.lab import Lab
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 
 OFF = "off"
 ON = "on"

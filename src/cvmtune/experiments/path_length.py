@@ -20,7 +20,7 @@ from cvmtune.experiments.measure import Measure
 from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
 from cvmtune.lab.machine import BootOptions
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 
 MODULE = "cvmtune_ipi"
 """The lab's module that times paths; what is timed is a kind of its own."""

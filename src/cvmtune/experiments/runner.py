@@ -14,7 +14,7 @@ from cvmtune.experiments.experiment import OFF, ON, Experiment, Form, Measuremen
 from cvmtune.experiments.rounds import RawRun, Round, Series, in_turns
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
 from cvmtune.lab.machine import BootOptions
-from cvmtune.lab.machines import MACHINES, MachineName
+from cvmtune.lab.specs import MACHINES, MachineName
 
 # More states than this are not named on the line of progress.
 _NAMED = 6

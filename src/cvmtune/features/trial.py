@@ -20,7 +20,7 @@ from cvmtune.experiments.counters import Counters
 from cvmtune.experiments.experiment import Experiment
 from cvmtune.experiments.host import VmFile, VmStatistics
 from cvmtune.experiments.path_length import Paths
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 from cvmtune.report.rule import Rule
 
 

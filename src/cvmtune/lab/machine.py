@@ -18,19 +18,9 @@ from cvmtune.core.errors import CvmtuneError
 from cvmtune.lab.client import AgentSystem
 from cvmtune.lab.errors import GuestDied, GuestHung, GuestPanicked, LabError, MissingTool
 from cvmtune.lab.interrupts import interrupts_put_off
-from cvmtune.lab.machines import (
-    GUEST,
-    HOST,
-    QEMU,
-    Images,
-    MachineSpec,
-    Terminal,
-    processor_options,
-    qemu_argv,
-    qemu_version,
-    start_guest_script,
-)
 from cvmtune.lab.payload import write_payload
+from cvmtune.lab.qemu import QEMU, processor_options, qemu_argv, qemu_version, start_guest_script
+from cvmtune.lab.specs import GUEST, HOST, Images, MachineSpec, Terminal
 
 # Time for QEMU to end by itself once its guest has, seconds.
 _ENDING = 10.0

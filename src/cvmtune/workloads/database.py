@@ -9,7 +9,7 @@ from pathlib import Path
 from cvmtune.core.system import System
 from cvmtune.lab import rootfs
 from cvmtune.lab.lab import Lab
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 from cvmtune.workloads import postgres
 
 CLUSTER = "database"

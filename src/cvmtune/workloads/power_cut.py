@@ -24,7 +24,7 @@ from cvmtune.features.trial import Switch, switched
 from cvmtune.lab.errors import LabError
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
 from cvmtune.lab.machine import BootOptions, Machine
-from cvmtune.lab.machines import GUEST, MachineName
+from cvmtune.lab.specs import GUEST, MachineName
 from cvmtune.workloads import database, nfs_rdma, postgres
 from cvmtune.workloads.postgres import BINARIES, Database
 

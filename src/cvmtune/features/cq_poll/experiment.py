@@ -23,7 +23,7 @@ from cvmtune.features.cq_poll import books, metrics
 from cvmtune.features.cq_poll.knob import CqIdleUs, CqOwners, CqPoll
 from cvmtune.features.cq_poll.metrics import poller_seconds
 from cvmtune.features.cq_poll.switch import MODULE
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 from cvmtune.workloads import nfs_rdma
 from cvmtune.workloads.nfs_rdma import Mount, WriteLoad
 

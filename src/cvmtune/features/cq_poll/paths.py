@@ -13,7 +13,7 @@ from cvmtune.features.cq_poll import books
 from cvmtune.features.cq_poll.knob import CqOwners, CqPoll
 from cvmtune.features.cq_poll.metrics import EVENT_PATH
 from cvmtune.features.cq_poll.switch import MODULE
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 from cvmtune.workloads import nfs_rdma
 
 _SAMPLES = 20

@@ -21,7 +21,7 @@ from cvmtune.experiments.host import Host
 from cvmtune.experiments.rounds import Series
 from cvmtune.features.soft_ipi import metrics
 from cvmtune.features.soft_ipi.switch import SoftIpiSwitch
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 from cvmtune.observe.procfs import TICKS_PER_S, parse_interrupts
 
 _MODULE = "cvmtune_ipi"

@@ -13,7 +13,7 @@ from cvmtune.experiments.path_length import MODULE, Paths, samples_of
 from cvmtune.experiments.rounds import Round, Series
 from cvmtune.features.soft_ipi.knob import SoftIpi
 from cvmtune.features.soft_ipi.metrics import IDLE_PATH, SEND_PATH
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 
 # Both CPUs poll where any does: the idle path is measured on one, the other is sent to.
 _BOTH = "3"

@@ -30,7 +30,7 @@ from cvmtune.features.vtimer import metrics
 from cvmtune.features.vtimer.statistics import FILE, timer_exits
 from cvmtune.features.vtimer.switch import HW_BIT, MACHINES, MASKED, TRAVEL_EXITS, UNMASKED, Timer
 from cvmtune.features.vtimer.verdict import BASELINE
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 
 MODULE = "cvmtune_timer"
 DEBUGFS = f"/sys/kernel/debug/{MODULE}"

@@ -16,7 +16,7 @@ from cvmtune.experiments.rounds import Round, Series
 from cvmtune.features.vtimer import metrics
 from cvmtune.features.vtimer.experiment import STATES, Site, VtimerScale, prepared
 from cvmtune.features.vtimer.switch import TRAVEL_EXITS
-from cvmtune.lab.machines import NO_MONITOR_TIMER, MachineName
+from cvmtune.lab.specs import NO_MONITOR_TIMER, MachineName
 
 # One thread emulates all CPUs there, and figures are exact.
 _SCALE = VtimerScale(timers=20, sections=9, round_trips=2000)

@@ -19,7 +19,7 @@ from cvmtune.experiments.host import Host
 from cvmtune.features.trial import Switch
 from cvmtune.features.vtimer.knob import MODES, VtimerMode, VtimerTravel
 from cvmtune.features.vtimer.metrics import REDUNDANT_EVENTS, TIMER_EVENTS
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 
 MASKED, HW_BIT, UNMASKED = MODES
 

@@ -28,7 +28,7 @@ from cvmtune.features.wfx import metrics
 from cvmtune.features.wfx.knob import Wfx, WfxGuard
 from cvmtune.features.wfx.statistics import FILE, WFX_COLUMNS
 from cvmtune.features.wfx.switch import MACHINES
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 from cvmtune.observe.procfs import parse_table
 
 _NS_PER_S = 1e9

@@ -19,7 +19,7 @@ from cvmtune.experiments.rounds import Round, Series
 from cvmtune.features.wfx.experiment import DEFAULT_SCALE, Site, WfxScale, site_of
 from cvmtune.features.wfx.metrics import WAKE_PATHS
 from cvmtune.features.wfx.switch import WfxSwitch
-from cvmtune.lab.machines import NO_MONITOR_TIMER, MachineName
+from cvmtune.lab.specs import NO_MONITOR_TIMER, MachineName
 
 
 @dataclass(frozen=True)

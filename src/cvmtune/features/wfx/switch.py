@@ -12,7 +12,7 @@ from cvmtune.experiments.guest import applied
 from cvmtune.features.trial import Switch
 from cvmtune.features.wfx.knob import Wfx
 from cvmtune.features.wfx.metrics import WFX_EXITS
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 
 MACHINES = (MachineName.VM, MachineName.CVM)
 """It is the host's."""

@@ -24,7 +24,7 @@ from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.experiments.tracing import counted
 from cvmtune.features.trial import Switch, switched
 from cvmtune.lab.lab import Lab
-from cvmtune.lab.machines import MachineName
+from cvmtune.lab.specs import MachineName
 from cvmtune.workloads import database, nfs_rdma, postgres, power_cut
 from cvmtune.workloads.blackbox.counting import trace_events
 from cvmtune.workloads.blackbox.loads import DEFAULT_SCALE, SCRIPTS, BlackboxScale, main_loads

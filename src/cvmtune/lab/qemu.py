@@ -1,22 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lab's machines as data, and the QEMU command lines that make them. Nothing here boots anything."""
+"""The command lines of a boot: QEMU's, that of the kernels in it, and that of the QEMU in a nested machine's
+host. Nothing here boots anything."""
 
 from __future__ import annotations
 
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from cvmtune.core import command
 from cvmtune.core.command import format_command
 from cvmtune.core.errors import CvmtuneError
+from cvmtune.lab.specs import GUEST, HOST, Images, MachineSpec, Terminal
 
 QEMU = "qemu-system-aarch64"
-GUEST = "guest"
-HOST = "host"
 
 STORE = "store"
 """The name of the disk that outlives a machine; in it, that is /run/disk/store."""
@@ -24,71 +22,6 @@ STORE = "store"
 # Where init leaves the names of disks and ports (see guest/init).
 _DISK = "/run/disk"
 _PORT = "/run/port"
-
-
-class MachineName(StrEnum):
-    """The machines of DESIGN.md: no hypervisor, an ordinary VM, a confidential one."""
-
-    PLAIN = "plain"
-    VM = "vm"
-    CVM = "cvm"
-
-
-# The kernel's option that leaves the virtual timer to the host. Of two of the same name the later wins.
-NO_MONITOR_TIMER = ("kvm-arm.cvm_vtimer=off",)
-
-
-@dataclass(frozen=True)
-class MachineSpec:
-    """A machine of DESIGN.md: what it stands for, and whether the guest runs on a host of its own, and
-    how."""
-
-    name: MachineName
-    stands_for: str
-    nested: bool
-    host_append: tuple[str, ...] = ()
-    guest_cpus: int = 2
-    guest_mb: int = 768
-    host_mb: int = 1792
-
-
-MACHINES: Mapping[str, MachineSpec] = {
-    spec.name: spec
-    for spec in (
-        MachineSpec(MachineName.PLAIN, "no hypervisor: the floor", nested=False),
-        MachineSpec(MachineName.VM, "an ordinary VM, under KVM (VHE)", nested=True),
-        MachineSpec(
-            MachineName.CVM,
-            "a confidential VM: behind pKVM's monitor at EL2, with its host at EL1",
-            nested=True,
-            # The monitor has the virtual timer.
-            host_append=("kvm-arm.mode=protected", "kvm-arm.cvm_vtimer=masked"),
-        ),
-    )
-}
-
-
-@dataclass(frozen=True)
-class Images:
-    """What a machine is made of. `host_root` may be missing where there is no host; `store` is a disk of the
-    guest that outlives it."""
-
-    kernel: Path
-    guest_root: Path
-    payload: Path
-    host_root: Path | None = None
-    store: Path | None = None
-
-
-@dataclass(frozen=True)
-class Terminal:
-    """The user's terminal, handed to the shell in a machine: where the shell runs (guest or host), and its
-    form."""
-
-    where: str
-    rows: int
-    columns: int
-    term: str
 
 
 def _append(role: str, extra: Sequence[str], terminal: Terminal | None) -> list[str]:

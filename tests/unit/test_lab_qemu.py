@@ -15,19 +15,8 @@ from pathlib import Path
 import pytest
 
 from cvmtune.core.errors import CvmtuneError
-from cvmtune.lab.machines import (
-    GUEST,
-    HOST,
-    MACHINES,
-    QEMU,
-    STORE,
-    Images,
-    Terminal,
-    processor_options,
-    qemu_argv,
-    qemu_version,
-    start_guest_script,
-)
+from cvmtune.lab.qemu import QEMU, STORE, processor_options, qemu_argv, qemu_version, start_guest_script
+from cvmtune.lab.specs import GUEST, HOST, MACHINES, Images, Terminal
 
 IMAGES = Images(
     kernel=Path("/cache/kernel/Image"),
