@@ -120,7 +120,7 @@ def test_what_was_counted_between_two_readings() -> None:
 
 
 def test_fio_report() -> None:
-    assert parse_fio(FIO) == FioReport(reads=0, writes=4, writes_per_second=116.504854)
+    assert parse_fio(FIO) == FioReport(reads=0, writes=4)
 
 
 def test_fio_report_after_a_note() -> None:
@@ -136,8 +136,8 @@ def test_fio_report_after_a_note() -> None:
         '{\n"jobs": []}',
         '{\n"jobs": [{}, {}]}',
         '{\n"jobs": [null]}',
-        FIO.replace("116.504854", "null"),
-        FIO.replace("116.504854", "NaN"),
+        FIO.replace('"total_ios" : 4', '"total_ios" : null'),
+        FIO.replace('"total_ios" : 4', '"total_ios" : NaN'),
         FIO.replace('"total_ios" : 4', '"total_ios" : "4"'),
         FIO.replace('"total_ios" : 4', '"total_ios" : true'),
         FIO[:200],
@@ -169,7 +169,8 @@ def test_any_job_in_a_fio_report(job: object) -> None:
         report = parse_fio(json.dumps({"jobs": [job]}, indent=1))
     except CvmtuneError:
         return
-    assert report.writes_per_second == report.writes_per_second  # not a NaN
+    assert isinstance(report.reads, int)
+    assert isinstance(report.writes, int)
 
 
 def test_latencies_in_their_order() -> None:
@@ -350,7 +351,6 @@ def test_latencies_of_a_load() -> None:
     guest = Guest()
     written = write(Mount(guest, "rxe", "/mnt"), WriteLoad(writes=4))
     assert written.latencies_ns == (11904412, 6220775, 6566274, 843387)
-    assert written.per_second == 116.504854
     assert written.rpc.ops == 0  # the fake's counters stand still
     assert guest.there == []
 

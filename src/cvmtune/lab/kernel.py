@@ -95,7 +95,6 @@ class BuiltKernel:
     flavour: Flavour
     key: str
     image: Path
-    system_map: Path
     config: Path
     modules: Path
     release: str
@@ -153,7 +152,6 @@ def build(flavour: Flavour, cache: Cache, progress: Progress) -> BuiltKernel:
         flavour,
         key_of(material),
         entry / _IMAGE,
-        entry / _SYSTEM_MAP,
         entry / _CONFIG,
         entry / _MODULES,
         (entry / _RELEASE).read_text().strip(),

@@ -18,7 +18,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from cvmtune.core.errors import CvmtuneError
-from cvmtune.core.fields import is_finite
 from cvmtune.core.system import System
 from cvmtune.observe.procfs import OpStatistics, parse_nfs_mounts
 
@@ -221,7 +220,6 @@ class Written:
     """What became of a load: how long each write took for the program, and what the client counted."""
 
     latencies_ns: tuple[float, ...]
-    per_second: float
     rpc: OpStatistics
 
 
@@ -241,7 +239,7 @@ def write(mount: Mount, load: WriteLoad, *, timeout: float = 300.0) -> Written:
     if not report.writes == len(latencies) == load.writes:
         what = f"of {load.writes} writes it did {report.writes} and logged {len(latencies)}"
         raise CvmtuneError(what, "fio")
-    return Written(latencies, report.writes_per_second, rpc)
+    return Written(latencies, rpc)
 
 
 def _lay_out(mount: Mount) -> None:
@@ -305,7 +303,6 @@ class FioReport:
 
     reads: int
     writes: int
-    writes_per_second: float
 
 
 def parse_fio(text: str) -> FioReport:
@@ -313,13 +310,13 @@ def parse_fio(text: str) -> FioReport:
     _, brace, rest = text.partition("{\n")
     try:
         (job,) = json.loads(brace + rest)["jobs"]
-        reads, writes, rate = job["read"]["total_ios"], job["write"]["total_ios"], job["write"]["iops"]
+        reads, writes = job["read"]["total_ios"], job["write"]["total_ios"]
     except (ValueError, LookupError, TypeError) as error:
         raise CvmtuneError("its JSON output is not that of one job", "fio") from error
-    for number in (reads, writes, rate):
-        if not isinstance(number, (int, float)) or isinstance(number, bool) or not is_finite(number):
+    for number in (reads, writes):
+        if not isinstance(number, int) or isinstance(number, bool):
             raise CvmtuneError(f"its JSON output has {number!r} for a number", "fio")
-    return FioReport(int(reads), int(writes), float(rate))
+    return FioReport(reads, writes)
 
 
 def parse_latency_log(text: str) -> tuple[float, ...]:
