@@ -19,7 +19,6 @@ from cvmtune.lab.progress import Progress
 from cvmtune.lab.project import kernel_directory
 
 _IMAGE = "Image"
-_SYSTEM_MAP = "System.map"
 _CONFIG = "config"
 _MODULES = "modules"
 _RELEASE = "release"
@@ -197,7 +196,6 @@ def commands(flavour: Flavour, toolchain: Toolchain, tree: SourceTree, cache: Ca
 
 def _take_results(output: Path, directory: Path) -> None:
     shutil.copy(output / "arch/arm64/boot/Image", directory / _IMAGE)
-    shutil.copy(output / "System.map", directory / _SYSTEM_MAP)
     shutil.copy(output / ".config", directory / _CONFIG)
     shutil.copy(output / "include/config/kernel.release", directory / _RELEASE)
     modules = directory / _MODULES
