@@ -19,9 +19,10 @@ from cvmtune.experiments.experiment import Measurement
 from cvmtune.experiments.host import Host
 from cvmtune.experiments.rounds import RawRun
 from cvmtune.features.cq_poll import knob as cq_poll_knob
-from cvmtune.features.cq_poll.experiment import STATES, CqPollExperiment, CqPollScale
+from cvmtune.features.cq_poll.experiment import CqPollExperiment, CqPollScale
 from cvmtune.features.cq_poll.paths import CqPollPaths
 from cvmtune.features.soft_ipi import knob as soft_ipi_knob
+from cvmtune.features.soft_ipi.switch import SoftIpiSwitch
 from cvmtune.lab.specs import MachineName
 from cvmtune.tuning.contract import KnobError
 from cvmtune.workloads.nfs_rdma import PROVIDERS
@@ -35,7 +36,8 @@ VIOLATIONS = (
 SCALE = CqPollScale(
     rate=50, writes=100, depths=((1, 10), (4, 20)), messages=40, gap_us=250, idle_s=2.0, poll_cpu=1
 )
-ALL_STATES = tuple(STATES)
+OTHERS = (SoftIpiSwitch(),)
+ALL_STATES = tuple(CqPollExperiment(others=OTHERS).states)
 PID = 321  # of the VMM
 MODULES = ("ib_core_cq_poll", "cvmtune_cq")
 
@@ -403,7 +405,7 @@ def run(
     scale: CqPollScale = SCALE,
 ) -> RawRun:
     return runner.run(
-        CqPollExperiment(scale),
+        CqPollExperiment(scale, OTHERS),
         bench(guest),
         Measurement("cq-poll", MachineName.CVM, tuple(states), rounds, parts=PROVIDERS),
         environment={"kernel": "6.12"},
@@ -462,7 +464,7 @@ def test_states_alternate_in_turned_order_with_each_provider(
 
 
 def test_every_state_is_one_of_these() -> None:
-    assert STATES.keys() == IN_FORCE.keys()
+    assert set(ALL_STATES) == IN_FORCE.keys()
 
 
 def test_state_that_is_none_is_an_error_that_leaves_nothing(guest: FakeGuest) -> None:

@@ -21,9 +21,10 @@ from cvmtune.experiments.experiment import Measurement
 from cvmtune.experiments.host import HaltPoll, Host
 from cvmtune.experiments.rounds import RawRun
 from cvmtune.features.soft_ipi import knob as soft_ipi
+from cvmtune.features.soft_ipi.switch import SoftIpiSwitch
 from cvmtune.features.wfx import experiment as wfx
 from cvmtune.features.wfx import knob as wfx_knob
-from cvmtune.features.wfx.experiment import BOOT_POLICY, STATES, WfxExperiment, WfxScale
+from cvmtune.features.wfx.experiment import BOOT_POLICY, WfxExperiment, WfxScale
 from cvmtune.features.wfx.knob import GUARD
 from cvmtune.features.wfx.paths import WfxPaths
 from cvmtune.lab.specs import MachineName
@@ -34,7 +35,8 @@ from tests.fakes.machine import CYCLICTEST_HEADER, FAULTS, PID, THREADS, Recorde
 
 SCALE = WfxScale(watch_s=2.0, wakeups=40, interval_us=500, round_trips=8, hackbench_loops=3, neighbour_s=0.5)
 HALT_POLL = HaltPoll.path
-ALL_STATES = tuple(STATES)
+OTHERS = (SoftIpiSwitch(),)
+ALL_STATES = tuple(WfxExperiment(others=OTHERS).states)
 STATISTICS = f"/sys/kernel/debug/kvm/{PID}-13/wfx_trap_stats"
 TIMERS = "cyclictest --smp --interval=500 --distance=0 --quiet >/dev/null 2>&1 & echo $!"
 READING = (
@@ -227,7 +229,7 @@ def run(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wfx, "time", SimpleNamespace(sleep=machine.sleep))
         return runner.run(
-            WfxExperiment(machine.scale),
+            WfxExperiment(machine.scale, OTHERS),
             bench(machine),
             Measurement("wfx", MachineName.CVM, tuple(states), rounds),
             environment={"kernel": "6.12"},

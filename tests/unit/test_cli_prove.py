@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cvmtune.features import REGISTRY
 from cvmtune.features.wfx import experiment as wfx
 from cvmtune.lab.machine import PLAIN_BOOT, BootOptions
 from cvmtune.lab.progress import SilentProgress, Step
@@ -28,7 +29,11 @@ pytestmark = pytest.mark.usefixtures("cache", "few_resamples")
 
 SLEEPING_AND_SOFT = ("on, sleeping after 1 ms", "soft IPIs alone", "on, with soft IPIs")
 COMBINED = tuple(state for state in BLACKBOX.states if state not in ("off", "on"))
-GUARDED_SOFT_SHARED = tuple(state for state in wfx.STATES if state not in ("off", "on", wfx.BOOT_POLICY))
+GUARDED_SOFT_SHARED = tuple(
+    state
+    for state in REGISTRY.trials["wfx"]().experiment.states
+    if state not in ("off", "on", wfx.BOOT_POLICY)
+)
 # How machines are booted for each feature, and how many states of machines stand beside the verdict.
 BOOTED = {
     "ipi": ([("cvm", PLAIN_BOOT), ("vm", PLAIN_BOOT), ("cvm", BootOptions(append=("nohlt",)))], 2),

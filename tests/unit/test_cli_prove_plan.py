@@ -11,7 +11,7 @@ import pytest
 from cvmtune.core.errors import UsageError
 from cvmtune.experiments import runner
 from cvmtune.experiments.experiment import Measurement
-from cvmtune.features.cq_poll import experiment as cq_poll
+from cvmtune.features import REGISTRY
 from cvmtune.features.vtimer import experiment as vtimer
 from cvmtune.features.wfx import experiment as wfx
 from cvmtune.lab.specs import MACHINES, MachineName
@@ -178,7 +178,7 @@ def test_prove_takes_features_in_any_order(capsys: Capture) -> None:
 @pytest.mark.parametrize(("rounds", "others"), [(1, 1), (2, 1), (5, 2), (8, 4)])
 @pytest.mark.parametrize(
     ("feature", "states"),
-    [("cq-poll", cq_poll.STATES.keys()), ("wfx", wfx.STATES.keys())],
+    [(name, REGISTRY.trials[name]().experiment.states.keys()) for name in ("cq-poll", "wfx")],
 )
 def test_rounds_that_take_long_are_half_as_many_in_baselines(
     feature: str, states: Set[str], rounds: int, others: int

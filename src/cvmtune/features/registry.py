@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,12 +52,19 @@ class Registry:
     @cached_property
     def trials(self) -> Mapping[str, Callable[[], Trial]]:
         """What loads each experiment, by its name."""
-        own = {feature.name: feature.trial for feature in self.features if feature.trial is not None}
+        own = {one.name: partial(self._trial, one, one.trial) for one in self.features if one.trial}
 
         def using_all(make: Callable[[Sequence[Trial]], Trial]) -> Callable[[], Trial]:
             return lambda: make([load() for load in own.values()])
 
         return {**own, **{name: using_all(make) for name, make in self.workloads.items()}}
+
+    def _trial(self, feature: Feature, load: Callable[[], Trial]) -> Trial:
+        """A feature's experiment, with the states in which others' features are on beside its own."""
+        from cvmtune.features.trial import switches_of, with_others
+
+        others = (one.trial() for one in self.features if one is not feature and one.trial)
+        return with_others(load(), switches_of(others))
 
     def rules(self) -> Rules:
         """The rules of all experiments, by their names."""

@@ -83,13 +83,15 @@ class Switch(ABC):
     """How experiments have a feature on or off, and what it saves there.
 
     `name` is that of the feature's own experiment, `noun` what states of others call it. `machines` are those
-    that can have the feature; `on_host` tells whose control it is.
+    that can have the feature; `on_host` tells whose control it is. One that `eases_wakeups` is had on and off
+    beside their own by the experiments of others that measure wake-ups.
     """
 
     name: str
     noun: str
     machines: tuple[MachineName, ...] = tuple(MachineName)
     on_host: bool = False
+    eases_wakeups: bool = False
     events: tuple[Event, ...] = ()
     uses: tuple[Use, ...] = ()
 
@@ -129,14 +131,24 @@ def switched(bench: Bench, switches: Sequence[Switch], on: Collection[str], cpu:
 
 @dataclass(frozen=True)
 class Trial:
-    """The experiment, how the report judges it, and where there are any its paths and its switch."""
+    """The experiment, how the report judges it, and where there are any its paths and its switch.
+
+    `beside` makes the same trial with states in which others' features are on beside its own, if the
+    experiment has such.
+    """
 
     experiment: Experiment[Any, Any]
     rule: Rule
     paths: Paths | None = None
     switch: Switch | None = None
+    beside: Callable[[tuple[Switch, ...]], Trial] | None = None
 
 
 def switches_of(trials: Iterable[Trial]) -> tuple[Switch, ...]:
     """The switches that these have."""
     return tuple(trial.switch for trial in trials if trial.switch)
+
+
+def with_others(trial: Trial, switches: Sequence[Switch]) -> Trial:
+    """The trial with states in which those of these features are on that ease wake-ups, if it has such."""
+    return trial.beside(tuple(one for one in switches if one.eases_wakeups)) if trial.beside else trial

@@ -8,11 +8,10 @@ from contextlib import AbstractContextManager, contextmanager
 
 from cvmtune.experiments.bench import Bench
 from cvmtune.experiments.experiment import OFF, ON, Experiment, Form, Measurement, State
-from cvmtune.features.trial import Trial
-
 from cvmtune.experiments.guest import applied
 from cvmtune.experiments.measure import Measure
 from cvmtune.experiments.rounds import Series
+from cvmtune.features.trial import Trial
 from cvmtune.report.rule import Rule
 from cvmtune.report.schema import Baseline, Metric, Verdict
 from tests.fakes.fifth.feature import Toy

@@ -18,11 +18,11 @@ from cvmtune.experiments.experiment import OFF, ON, Experiment, Form, Measuremen
 from cvmtune.experiments.guest import applied, loaded_module
 from cvmtune.experiments.rounds import Series
 from cvmtune.experiments.tracing import counted
-from cvmtune.features.beside import WAKER
 from cvmtune.features.cq_poll import books, metrics
 from cvmtune.features.cq_poll.knob import CqIdleUs, CqOwners, CqPoll
 from cvmtune.features.cq_poll.metrics import poller_seconds
 from cvmtune.features.cq_poll.switch import MODULE
+from cvmtune.features.trial import Switch
 from cvmtune.lab.specs import MachineName
 from cvmtune.workloads import nfs_rdma
 from cvmtune.workloads.nfs_rdma import Mount, WriteLoad
@@ -33,23 +33,11 @@ _NS_PER_MS = 1e6
 
 @dataclass(frozen=True)
 class CqPollState(State):
-    """Whether queues are polled, how long the poller looks on (0: always), and whether WAKER is on."""
+    """Whether queues are polled, how long the poller looks on (0: always), and whose feature is on beside."""
 
     polled: bool = False
     idle_us: int = 0
-    beside: bool = False
-
-
-STATES: Mapping[str, CqPollState] = {
-    state.name: state
-    for state in (
-        CqPollState(OFF),
-        CqPollState(ON, polled=True),
-        CqPollState("on, sleeping after 1 ms", polled=True, idle_us=1000),
-        CqPollState(f"{WAKER.noun} alone", beside=True),
-        CqPollState(f"on, with {WAKER.noun}", polled=True, beside=True),
-    )
-}
+    beside: Switch | None = None
 
 
 @dataclass(frozen=True)
@@ -82,11 +70,20 @@ class CqPollExperiment(Experiment[Site, CqPollState]):
     """The experiment; in the end the guest has neither the modules nor the mounts."""
 
     scale: CqPollScale = CqPollScale()
+    others: tuple[Switch, ...] = ()
     name: ClassVar[str] = "cq-poll"
 
     @property
     def states(self) -> Mapping[str, CqPollState]:
-        return STATES
+        states = [
+            CqPollState(OFF),
+            CqPollState(ON, polled=True),
+            CqPollState("on, sleeping after 1 ms", polled=True, idle_us=1000),
+        ]
+        for other in self.others:
+            states.append(CqPollState(f"{other.noun} alone", beside=other))
+            states.append(CqPollState(f"on, with {other.noun}", polled=True, beside=other))
+        return {state.name: state for state in states}
 
     def form(self, *, brief: bool) -> Form:
         # The verdict goes by the first provider.
@@ -98,7 +95,9 @@ class CqPollExperiment(Experiment[Site, CqPollState]):
 
     def _baselines(self, machine: MachineName, rounds: int) -> list[Measurement]:
         few = max(1, rounds // 2)  # a round of it takes long
-        others = Measurement(self.name, machine, tuple(name for name in STATES if name not in (OFF, ON)), few)
+        others = Measurement(
+            self.name, machine, tuple(name for name in self.states if name not in (OFF, ON)), few
+        )
         return [replace(one, parts=nfs_rdma.PROVIDERS) for one in (*self.on_vm(machine, few), others)]
 
     @contextmanager
@@ -123,7 +122,8 @@ class CqPollExperiment(Experiment[Site, CqPollState]):
     def entered(self, site: Site, state: CqPollState) -> Iterator[None]:
         guest, cpu = site.bench.guest, self.scale.poll_cpu
         with ExitStack() as stack:
-            stack.enter_context(WAKER.switched(site.bench, on=state.beside, cpu=cpu))
+            for other in self.others:
+                stack.enter_context(other.switched(site.bench, on=other is state.beside, cpu=cpu))
             if state.polled:
                 stack.enter_context(applied(CqIdleUs(), guest, str(state.idle_us)))
                 stack.enter_context(applied(CqPoll(), guest, str(cpu)))

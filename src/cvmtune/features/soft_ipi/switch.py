@@ -18,6 +18,7 @@ class SoftIpiSwitch(Switch):
 
     name = "ipi"
     noun = "soft IPIs"
+    eases_wakeups = True
     events = (HARDWARE_IPIS,)
 
     @contextmanager

@@ -25,9 +25,8 @@ from cvmtune.experiments.guest import cyclictest, loaded_module, named_interrupt
 from cvmtune.experiments.host import Host
 from cvmtune.experiments.path_length import hypercalls
 from cvmtune.experiments.rounds import Series
-from cvmtune.features.beside import VCPU_FILE
 from cvmtune.features.vtimer import metrics
-from cvmtune.features.vtimer.statistics import FILE, timer_exits
+from cvmtune.features.vtimer.statistics import ENTRIES_FILE, FILE, timer_exits
 from cvmtune.features.vtimer.switch import HW_BIT, MACHINES, MASKED, TRAVEL_EXITS, UNMASKED, Timer
 from cvmtune.features.vtimer.verdict import BASELINE
 from cvmtune.lab.specs import MachineName
@@ -130,12 +129,12 @@ class Site:
         return tuple(float(line) for line in self.guest.read_text(f"{DEBUGFS}/samples").split())
 
     def _read(self) -> _Reading:
-        counted, cpu = self.host.statistics((VCPU_FILE, FILE)), self.scale.cpu
+        counted, cpu = self.host.statistics((ENTRIES_FILE, FILE)), self.scale.cpu
         timers = counted.files.get(FILE.name)
         return _Reading(
             timer_exits=timer_exits(counted, cpu),
             redundant=timers[cpu]["redundant_exits"] if timers else 0,
-            exits=counted.files[VCPU_FILE.name][cpu]["entries"],
+            exits=counted.files[ENTRIES_FILE.name][cpu]["entries"],
             interrupts=self._interrupts(self.guest.read_text("/proc/interrupts")),
         )
 

@@ -14,6 +14,8 @@ from cvmtune.experiments.host import VmFile, VmStatistics
 FILE = VmFile("vtimer_stats", optional=True)
 # What the host's /proc/interrupts calls its guests' timers.
 HOST_ROW = "kvm guest vtimer"
+# Where our kernel counts every vCPU's entries into its guest, each of which follows an exit.
+ENTRIES_FILE = VmFile("wfx_trap_stats")
 
 
 def timer_exits(vm: VmStatistics, vcpu: int) -> int:

@@ -23,7 +23,7 @@ from cvmtune.experiments.guest import applied, cyclictest, hackbench, pingpong
 from cvmtune.experiments.host import HaltPoll, Host, affinity
 from cvmtune.experiments.measure import Measure
 from cvmtune.experiments.rounds import Series
-from cvmtune.features.beside import WAKER
+from cvmtune.features.trial import Switch
 from cvmtune.features.wfx import metrics
 from cvmtune.features.wfx.knob import Wfx, WfxGuard
 from cvmtune.features.wfx.statistics import FILE, WFX_COLUMNS
@@ -40,31 +40,14 @@ BOOT_POLICY_APPEND = ("kvm-arm.wfi_trap_policy=notrap", "kvm-arm.wfe_trap_policy
 
 @dataclass(frozen=True)
 class WfxState(State):
-    """What is on in a state, whether KVM polls before a vCPU sleeps, whether WAKER is on in the guest, and
-    whether all vCPUs share one physical CPU."""
+    """What is on in a state, whether KVM polls before a vCPU sleeps, which others' feature is on, and whether
+    all vCPUs share one physical CPU."""
 
     untrapped: bool = False
     halt_polling: bool = True
     guarded: bool = False
-    beside: bool = False
+    beside: Switch | None = None
     shared: bool = False
-
-
-STATES: Mapping[str, WfxState] = {
-    state.name: state
-    for state in (
-        WfxState(OFF),
-        WfxState(ON, untrapped=True),
-        WfxState("off, no halt polling", halt_polling=False),
-        WfxState("on, guarded", untrapped=True, guarded=True),
-        WfxState(f"{WAKER.noun} and no WFx untrapped", beside=True),
-        WfxState(f"on, with {WAKER.noun}", untrapped=True, beside=True),
-        WfxState("two vCPUs on one CPU, off", shared=True),
-        WfxState("two vCPUs on one CPU, on", shared=True, untrapped=True),
-        WfxState("two vCPUs on one CPU, on, guarded", shared=True, untrapped=True, guarded=True),
-        WfxState(BOOT_POLICY),
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -266,19 +249,35 @@ class WfxExperiment(Experiment[Site, WfxState]):
     """The experiment; in the end masks, guard and the vCPU threads' CPUs are what they were."""
 
     scale: WfxScale = DEFAULT_SCALE
+    others: tuple[Switch, ...] = ()
     name: ClassVar[str] = "wfx"
     machines: ClassVar[tuple[MachineName, ...]] = MACHINES
 
     @property
     def states(self) -> Mapping[str, WfxState]:
-        return STATES
+        states = [
+            WfxState(OFF),
+            WfxState(ON, untrapped=True),
+            WfxState("off, no halt polling", halt_polling=False),
+            WfxState("on, guarded", untrapped=True, guarded=True),
+        ]
+        for other in self.others:
+            states.append(WfxState(f"{other.noun} and no WFx untrapped", beside=other))
+            states.append(WfxState(f"on, with {other.noun}", untrapped=True, beside=other))
+        states += [
+            WfxState("two vCPUs on one CPU, off", shared=True),
+            WfxState("two vCPUs on one CPU, on", shared=True, untrapped=True),
+            WfxState("two vCPUs on one CPU, on, guarded", shared=True, untrapped=True, guarded=True),
+            WfxState(BOOT_POLICY),
+        ]
+        return {state.name: state for state in states}
 
     def form(self, *, brief: bool) -> Form:
         return Form() if brief else Form(3, self._baselines)
 
     def _baselines(self, machine: MachineName, rounds: int) -> list[Measurement]:
         few, vm = max(1, rounds // 2), MachineName.VM
-        states = tuple(state for state in STATES if state not in (OFF, ON, BOOT_POLICY))
+        states = tuple(state for state in self.states if state not in (OFF, ON, BOOT_POLICY))
         return [
             *([Measurement(self.name, vm, (OFF, ON), few)] if machine != vm else []),
             Measurement(self.name, machine, states, few),
@@ -295,7 +294,9 @@ class WfxExperiment(Experiment[Site, WfxState]):
         host = site.hypervisor
         with ExitStack() as stack:
             stack.enter_context(host.pinned(shared=state.shared))
-            stack.enter_context(WAKER.switched(site.bench, on=state.beside, cpu=self.scale.named))
+            for other in self.others:
+                on = other is state.beside
+                stack.enter_context(other.switched(site.bench, on=on, cpu=self.scale.named))
             stack.enter_context(applied(WfxGuard(), host.system, "Y" if state.guarded else "N"))
             if not state.halt_polling:
                 stack.enter_context(applied(HaltPoll(), host.system, "0"))

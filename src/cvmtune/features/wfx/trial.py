@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What untrapped WFx offers the lab."""
 
-from cvmtune.features.trial import Trial
+from __future__ import annotations
+
+from cvmtune.features.trial import Switch, Trial
 from cvmtune.features.wfx.about import ABOUT
 from cvmtune.features.wfx.experiment import WfxExperiment
 from cvmtune.features.wfx.metrics import WFX_PER_FUTEX_RTT
@@ -10,4 +12,11 @@ from cvmtune.features.wfx.switch import WfxSwitch
 from cvmtune.features.wfx.verdict import verdict
 from cvmtune.report.rule import Rule
 
-TRIAL = Trial(WfxExperiment(), Rule(verdict, WFX_PER_FUTEX_RTT.name, about=ABOUT), WfxPaths(), WfxSwitch())
+_RULE = Rule(verdict, WFX_PER_FUTEX_RTT.name, about=ABOUT)
+
+
+def _beside(others: tuple[Switch, ...]) -> Trial:
+    return Trial(WfxExperiment(others=others), _RULE, WfxPaths(), WfxSwitch(), _beside)
+
+
+TRIAL = _beside(())
