@@ -52,19 +52,8 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
             f"{busy}; but ib_core_cq_poll is not loaded, or this kernel lacks it (modprobe ib_core_cq_poll)"
         )
         return Advice("cq-poll", reason, figures=figures)
-    if load.place.flavour == "vendor" and load.server_over_rdma:
-        reason = (
-            f"{busy}, but this vendor's kernel polls only connections made afterwards, and may hang them "
-            "when polling changes: stop the NFS server, turn polling on, start it again"
-        )
-        return Advice("cq-poll", reason, figures=figures)
-    if load.place.flavour == "vendor" and mounts:
-        reason = (
-            f"{busy}, but this vendor's kernel polls only what is mounted afterwards, and may hang a mount "
-            f"when polling changes: unmount {', '.join(mount.point for mount in mounts)}, turn polling on, "
-            "mount again"
-        )
-        return Advice("cq-poll", reason, figures=figures)
+    if refusal := _vendors_refusal(load, mounts):
+        return Advice("cq-poll", f"{busy}, but {refusal}", figures=figures)
     if len(load.cpus) < 2:
         return Advice(
             "cq-poll", f"{busy}, but the poller would need one of its CPUs: there is 1", figures=figures
@@ -94,6 +83,24 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
         cost=f"up to 1 CPU, number {cpu}, busy {busy_for}",
         figures=figures,
     )
+
+
+def _vendors_refusal(load: Load, mounts: Sequence[NfsLoad]) -> str:
+    """Why a vendor's kernel is left as it is; nothing on another, or where nothing would hang."""
+    if load.place.flavour != "vendor":
+        return ""
+    if load.server_over_rdma:
+        return (
+            "this vendor's kernel polls only connections made afterwards, and may hang them "
+            "when polling changes: stop the NFS server, turn polling on, start it again"
+        )
+    if mounts:
+        return (
+            "this vendor's kernel polls only what is mounted afterwards, and may hang a mount "
+            f"when polling changes: unmount {', '.join(mount.point for mount in mounts)}, turn polling on, "
+            "mount again"
+        )
+    return ""
 
 
 def _poller_cpu(load: Load, before: Sequence[Advice]) -> int | None:
