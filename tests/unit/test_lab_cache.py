@@ -122,6 +122,13 @@ def test_sizes_count_blocks(cache: Cache) -> None:
     assert 100_000 <= sizes["work"] < 200_000
 
 
+def test_what_two_parts_share_is_counted_once(cache: Cache) -> None:
+    shared = cache.directory("work") / "full"
+    shared.write_bytes(bytes(100_000))
+    (cache.directory("check-tree") / "link").hardlink_to(shared)
+    assert 100_000 <= sum(cache.sizes().values()) < 200_000
+
+
 def test_sizes_of_a_cache_that_is_not_there(tmp_path: Path) -> None:
     assert Cache(tmp_path / "none").sizes() == {}
 
