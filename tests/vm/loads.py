@@ -66,7 +66,8 @@ def nfs_writes(guest: System, cpu: int) -> Iterator[None]:
         with nfs_rdma.mounted(guest) as mount:
             logs = guest.run(["mktemp", "-d"]).check().stdout.strip()
             argv = nfs_rdma.write_command(mount.path, WriteLoad(writes=1_000_000, cpu=cpu), logs)
-            argv.append(f"--thinktime={_PAUSE_US}")
+            # Else its job is in a session of its own, and outlives the rest of it.
+            argv += ["--thread", f"--thinktime={_PAUSE_US}"]
             with background(guest, f"exec {shlex.join(argv)} >/dev/null"):
                 # fio is slow to start.
                 wait_until(lambda: mount.statistics()["WRITE"].ops > 10, "fio's first writes")

@@ -299,9 +299,9 @@ def completions(guest: System) -> int:
 def test_killed_at_any_time_it_can_be_rolled_back(floor: System) -> None:
     """On the real files, at moments that nobody chose; each step in turn is tests/contract/test_kill.py's."""
     argv = ["cvmtune", "apply", "--ipi", "1-1", "--ipi-poll-us", "300"]
-    took = floor.run([*argv, "--dry-run"]).check().seconds
+    took = floor.run([*argv, "--dry-run"], timeout=300).check().seconds
     for part in (0.7, 0.9, 1.0):
-        floor.run(["timeout", "-s", "KILL", f"{part * took:.3f}", *argv])
+        floor.run(["timeout", "-s", "KILL", f"{part * took:.3f}", *argv], timeout=300)
         tool(floor, "rollback")
         assert (floor.read_text(SOFT_IPI), floor.read_text(BOUND)) == ("0\n", "0\n")
     assert not tool(floor, "verify")["applied"]

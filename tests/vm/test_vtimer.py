@@ -98,29 +98,31 @@ def test_hw_is_the_hosts_timer(site: Site) -> None:
 
 
 def test_a_busy_cpu_keeps_its_tick(site: Site) -> None:
-    # Until the kernel has found it at work at so many ticks; says what it has found in all (proc(5), stat).
+    # Until the kernel has found it at work at so many ticks; says what it has found in all (proc(5), stat),
+    # and how many timer interrupts there were. Its own start, which may take longer, is not in that.
     script = f"""
 def ticks():
     for line in open("/proc/stat"):
         if line.startswith("cpu{CPU} "):
             user, nice, system, idle, iowait, irq, softirq, steal = map(int, line.split()[1:9])
             return user + nice + system, irq + softirq + steal
+def interrupts():
+    for line in open("/proc/interrupts"):
+        if line.rstrip().endswith("arch_timer"):
+            return int(line.split()[1 + {CPU}])
 before = after = ticks()
+taken = interrupts()
 while after[0] < before[0] + {TICKS}:
     after = ticks()
-print(sum(after) - sum(before))
+print(sum(after) - sum(before), interrupts() - taken)
 """
     argv = ["taskset", "-c", str(CPU), "python3", "-I", "-S", "-c", script]
-    said = []
     for mode in (HW, MASKED):
         site.set_mode(mode)
-        grown = site.counted(lambda: said.append(site.guest.run(argv, timeout=120).check().stdout))
-        # And the program's start. Each interrupt delivered twice would be twice as many.
-        assert TICKS * 0.9 < grown.guest[CPU] < int(said[-1]) * 1.7, (mode, said, grown)
-        # A busy vCPU leaves its guest for each. If one were delivered only with the next exit of another
-        # cause, there were none for a timer.
-        exits = grown.host if mode == HW else grown.vcpus[CPU]["timer_exits"]
-        assert exits > TICKS / 2, (mode, said, grown)
+        said = site.guest.run(argv, timeout=300).check().stdout
+        ticks, taken = map(int, said.split())
+        # Each interrupt delivered twice would be twice as many.
+        assert TICKS * 0.9 < taken < ticks * 1.7, (mode, said)
 
 
 # Whatever else happens
