@@ -16,8 +16,9 @@ from tests.vm.cq_poll_guest import wait_until
 CONTROL = "/sys/kernel/cvm_wfx_trap_config"
 GUARD = "/sys/module/kvm/parameters/wfx_guard"
 NONE = "00000000\n"
-# Of timers, after as many waits: enough to tell exits for all from exits for none.
+# Enough timers, each after a wait, to tell exits for all from exits for none; and such exits.
 TIMERS = 40
+EXITS = 20
 
 
 class Site:
@@ -44,23 +45,30 @@ class Site:
         """Timer interrupts that each CPU of the guest has taken."""
         return named_interrupts(self.guest.read_text("/proc/interrupts"), "arch_timer")
 
-    def watch(self, timers: int = TIMERS) -> dict[int, dict[str, int]]:
-        """By how much each vCPU's counts grow while each takes so many timer interrupts, from now on."""
-        before, least = self.statistics(), [count + timers for count in self.wake_ups()]
-        wait_until(
-            lambda: all(now >= then for now, then in zip(self.wake_ups(), least, strict=True)),
-            f"{timers} timers of each CPU",
-            pause=0.1,
-        )
+    def watch(self, *trapped: int) -> dict[int, dict[str, int]]:
+        """By how much each vCPU's counts grow, from now until each has taken many timer interrupts, and those
+        that are to be trapped have made many exits for WFI."""
+        before, least = self.statistics(), [count + TIMERS for count in self.wake_ups()]
+
+        def seen() -> bool:
+            now = self.statistics()
+            return all(
+                now[vcpu]["wfi_exits"] >= before[vcpu]["wfi_exits"] + EXITS for vcpu in trapped
+            ) and all(count >= then for count, then in zip(self.wake_ups(), least, strict=True))
+
+        wait_until(seen, f"timers of each CPU, and exits for WFI of vCPUs {trapped}", pause=0.1)
         after = self.statistics()
         return {
             vcpu: {name: value - before[vcpu][name] for name, value in row.items()}
             for vcpu, row in after.items()
         }
 
-    def wfi_exits(self, timers: int = TIMERS) -> list[int]:
-        """The exits for WFI of each vCPU while each takes so many timer interrupts."""
-        return [row["wfi_exits"] for _, row in sorted(self.watch(timers).items())]
+    def check_trapped(self, *trapped: int) -> dict[int, dict[str, int]]:
+        """As watch(), of a guest whose CPUs wait; the other vCPUs must make no exit for WFI at all."""
+        grown = self.watch(*trapped)
+        for vcpu, row in grown.items():
+            assert vcpu in trapped or row["wfi_exits"] == 0, (vcpu, grown)
+        return grown
 
     def pin(self, *cpus: str) -> None:
         """Have vCPU n on the physical CPUs cpus[n]."""
