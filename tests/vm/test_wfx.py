@@ -7,19 +7,12 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
-<<<<<<< HEAD
-=======
-from cq_poll_guest import wait_until
-from shared_machines import CVM, CVM_WITHOUT, VM
-from test_stress_soft_ipi import SPLAT
-from wfx_host import CONTROL, EXITS, GUARD, NONE, Site
->>>>>>> suite-vm
 
 from cvmtune.lab.machine import Machine
 from tests.vm.cq_poll_guest import wait_until
 from tests.vm.shared_machines import CVM, CVM_WITHOUT, VM
 from tests.vm.test_stress_soft_ipi import SPLAT
-from tests.vm.wfx_host import CONTROL, GUARD, NONE, TIMERS, Site
+from tests.vm.wfx_host import CONTROL, EXITS, GUARD, NONE, Site
 
 pytestmark = pytest.mark.on(CVM)
 # What is done differently under a monitor, and without: the traps themselves.
