@@ -63,7 +63,7 @@ def advise_ipi(seen: Load) -> Advice:
 
 
 def advise_vtimer(seen: Load) -> Advice:
-    return vtimer.status.advise(seen, ())
+    return vtimer.advice.advise(seen, ())
 
 
 def advise_cq_poll(seen: Load, soft: CpuMask) -> Advice:

@@ -16,7 +16,7 @@ from cvmtune.features.soft_ipi import advice
 from cvmtune.lab import kernel
 from cvmtune.lab.kernel import FLAVOURS
 from cvmtune.lab.patches import read_series
-from tests.unit.test_advisor_rules import cpu, system
+from tests.unit.test_advice_rules import cpu, system
 
 TOP = Path(__file__).resolve().parents[2]
 CHANGES = ("A feature", "An experiment", "A kernel version", "A flavour", "A threshold")

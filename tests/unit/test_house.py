@@ -56,6 +56,12 @@ def test_a_feature_is_named_in_its_folder_and_hardly_elsewhere(feature: str) -> 
     assert len(named_in(feature)) <= MAY_NAME, named_in(feature)
 
 
+def test_everything_that_can_be_off_is_off_in_the_profile_for_that() -> None:
+    profile = REGISTRY.profiles(TOP / "nowhere").load("off")
+    able = {name for name, one in REGISTRY.settings.items() if one.off is not None}
+    assert able <= {*profile.settings, *profile.optional}
+
+
 def test_modules_are_short() -> None:
     assert {str(path): lines(path) for path in MODULES if lines(path) > MAX_MODULE} == {}
 

@@ -126,7 +126,7 @@ def test_mounts_do_not_matter_to_our_kernel() -> None:
         ("s:/e /mnt nfs rw,proto=rdma 0 0", ["/mnt"]),
         ("s:/e /mnt nfs proto=rdma6,rw 0 0", ["/mnt"]),
         ("s:/e /a\\040b nfs4 rw,proto=rdma 0 0", ["/a\\040b"]),
-        # Whitespace that the kernel does not escape (knobs/cq_poll.py).
+        # Whitespace that the kernel does not escape (features/cq_poll/knob.py).
         ("s:/e /a\xa0b\vc\x85d nfs4 rw,proto=rdma 0 0", ["/a\xa0b\vc\x85d"]),
         ("s:/e /mnt nfs4 rw,proto=tcp,mountproto=rdma 0 0", []),
         ("s:/e /mnt nfs4 rw,proto=rdmax 0 0", []),

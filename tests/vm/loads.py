@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loads of which it is known what they put on which vCPU, for the tool to be tried on.
 
-Run as a program it records the counter sets of tests/unit/recordings, which test_advisor_recordings.py goes
+Run as a program it records the counter sets of tests/unit/recordings, which test_advice_recordings.py goes
 by:
 
     .venv/bin/python tests/vm/loads.py tests/unit/recordings [NAME ...]

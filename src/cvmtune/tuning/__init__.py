@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The features' controls, one module each, under one contract (contract.py). Only knobs write sysfs."""
+"""Settings and their knobs: set as one, journalled, taken back. What every knob keeps is in contract.py."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cvmtune.features.feature import Feature
-from cvmtune.features.vtimer import status
+from cvmtune.features.vtimer import advice, status
 from cvmtune.features.vtimer.knob import FILE
 from cvmtune.observe.capture import VM_FOLDERS
 
@@ -26,6 +26,6 @@ FEATURE = Feature(
     files=(f"{VM_FOLDERS}/{FILE}", f"{VM_FOLDERS}/{status.STATISTICS}"),
     on_host=True,
     status=status.status,
-    advise=status.advise,
+    advise=advice.advise,
     trial=_trial,
 )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rules of recommendations at their thresholds, on loads made up for it.
 
-Loads recorded in the lab: test_advisor_recordings.py.
+Loads recorded in the lab: test_advice_recordings.py.
 """
 
 from __future__ import annotations
