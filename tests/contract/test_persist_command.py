@@ -159,7 +159,7 @@ def test_the_unit_says_what_systemd_needs(guest: Machine) -> None:
         f"/{SETTINGS}",
     ]
     assert shlex.split(service["ExecStop"]) == [sys.executable, "-I", "-m", "cvmtune", "rollback"]
-    # Of all statuses (cli/__init__.py) only that of preconditions which do not hold yet is tried again, without end.
+    # Of all statuses (cli) only that of preconditions which do not hold yet is tried again, without end.
     assert service["Restart"] == "on-failure"
     assert service["RestartPreventExitStatus"].split() == ["1", "2", "3", "4", "203"]
     assert content["Unit"]["StartLimitIntervalSec"] == "0"
