@@ -42,7 +42,7 @@ class BootOptions:
     terminal: Terminal | None = None
     cpus: int | None = None
     icount: bool = False
-    deadline: float = 120.0
+    deadline: float = 300.0
     store: Path | None = None
 
 

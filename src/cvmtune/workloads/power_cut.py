@@ -36,7 +36,7 @@ _DISK = "/run/disk/store"
 _STORE_MB = 512
 # How many commits there must be before the power fails, and how long they may take, in seconds.
 _COMMITS = 100
-_PATIENCE = 60.0
+_PATIENCE = 600.0
 _CONSOLE = "/dev/ttyAMA0"
 # With its end: a line that the power cut broke off tells of another number.
 _SAID = re.compile(r"^committed (\d+)\r?\n", re.MULTILINE)
