@@ -323,3 +323,14 @@ def test_baselines_and_off_and_on_alone_have_no_factorials() -> None:
 
 def test_a_metric_that_was_never_measured_has_no_factorial() -> None:
     assert judge([in_states("blackbox", tuple(COMBINATIONS), ("insert_2",))], [], RULES).factorials == ()
+
+
+def test_ratio_and_interval_of_what_should_rise_are_on_over_off() -> None:
+    rounds = [
+        Round(state, index, (time("speed", value * (1 + index / 10), better="higher"),))
+        for index in range(4)
+        for state, value in (("off", 10.0), ("on", 30.0))
+    ]
+    found = metric(only(RawRun("ipi", "cvm", tuple(rounds), {})), "speed")
+    assert found.ratio == pytest.approx(3)
+    assert found.ci95 == pytest.approx((3, 3))
