@@ -275,7 +275,7 @@ def test_replaces_a_symlink_and_does_not_follow_it(tmp_path: Path) -> None:
 
 def test_what_was_left_aside_is_no_obstacle(tmp_path: Path) -> None:
     """Neither a killed process's rest nor a link that somebody has put there."""
-    aside = tmp_path / f".file.{os.getpid()}"
+    aside = tmp_path / ".file.new"
     aside.symlink_to(tmp_path / "other")
     write_whole(tmp_path / "file", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -390,6 +390,12 @@ def test_vm_that_came_meanwhile() -> None:
     assert other.now.folder == "1300-9"
 
 
+def test_vcpu_whose_thread_came_meanwhile_has_no_exits_of_a_known_time() -> None:
+    before = dict.fromkeys(path for path in HOST if path.startswith("/proc/1200/task/1203/"))
+    db, _ = host(vm("1200-13", wfi=(3000, 50)), before).vms
+    assert exits_of(db) == {0: 0, 1: 0}
+
+
 def test_vm_that_went_meanwhile() -> None:
     assert [one.now.folder for one in host(NO_DB).vms] == ["1300-9"]
 

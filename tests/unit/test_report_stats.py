@@ -133,7 +133,8 @@ def test_no_rounds_settle_no_effect() -> None:
 
 
 def test_interval_leaves_out_a_fortieth_at_either_end() -> None:
-    """95 %: of the resampled ratios, in their order, that after the lowest 2.5 % and the last of the 97.5 %."""
+    """95 %: of the resampled ratios, in their order, that after the lowest 2.5 % and the last of the 97.5
+    %."""
     pairs = [([float(10 + n)], [float(5 + n % 3)]) for n in range(8)]
     draw = random.Random(stats.SEED)
     ratios = []

@@ -68,7 +68,7 @@ def _content(
         "monitor": where.monitor,
         "kernel": {"release": where.release, "flavour": where.flavour},
         "cpus": {"online": where.online.to_list(), "possible": where.possible.to_list()},
-        "features": [{**asdict(one), "settings": registry.encode(one.settings)} for one in known],
+        "features": [{**asdict(one), "settings": _texts(registry, one)} for one in known],
         "applied": asdict(applied) if applied and applied.applied else None,
         "risks": [asdict(risk) for risk in found],
     }
@@ -91,17 +91,18 @@ def _print(
     table = [("FEATURE", "STATE", "SETTINGS", "SINCE BOOT")]
     for feature in known:
         settings = ", ".join(
-            registry.settings[name].show(value) if name == feature.name else f"{name} {text}"
-            for (name, value), text in zip(
-                feature.settings.items(),
-                (registry.settings[name].knob.encode(value) for name, value in feature.settings.items()),
-                strict=True,
-            )
+            registry.shown(name, text) if name == feature.name else f"{name} {text}"
+            for name, text in _texts(registry, feature).items()
         )
         table.append((feature.name, feature.status, settings or "-", feature.did or feature.problem))
     print(columns([tuple(cell.replace("\n", ";") for cell in row) for row in table]), end="\n")
     print("Risks:" if found else "No risks seen.")
     print(columns([("-", f"{risk.what}. Next: {risk.next_step}") for risk in found], indent="  "), end="")
+
+
+def _texts(registry: Registry, feature: FeatureStatus) -> dict[str, str]:
+    """A feature's settings in canonical form, its main one first."""
+    return {name: registry.settings[name].knob.encode(value) for name, value in feature.settings.items()}
 
 
 def _role(where: Platform) -> str:

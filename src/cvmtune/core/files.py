@@ -27,9 +27,9 @@ def write_whole(path: Path, text: str, *, mode: int = 0o666, sync: bool = False)
     """
     if not path.name:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.new")
     with suppress(FileNotFoundError):
-        aside.unlink()  # of a process of this number that was killed
+        aside.unlink()  # of a process that was killed
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with open(os.open(aside, flags, mode), "w", encoding="utf-8") as file:

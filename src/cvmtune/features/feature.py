@@ -82,7 +82,8 @@ class Feature:
     - `settings`, in the order in which they are applied; one has the feature's name, if any may be set;
     - `files` that tell what it does, as patterns of observe/capture.py, besides its settings' controls;
       `patched` are the controls that only our patches make, `on_host` tells that the control is a host's;
-    - `status`, `risks` and `advise` understand a machine; `advise` gets the advice on the features before it;
+    - `status`, `risks`, `vendors_risks` (of another's kernel) and `advise` understand a machine; `advise`
+      gets the advice on the features before it;
     - `costs` says what settings cost, by their new values, where the feature is among them;
     - `profiles` is a directory of profiles that are made for it;
     - `trial` loads its experiment, which takes packages and a lab that a target has not.
@@ -96,6 +97,7 @@ class Feature:
     patched: frozenset[str] = frozenset()
     on_host: bool = False
     risks: Callable[[Capture, Platform, FeatureStatus], Iterator[Risk]] = _no_risks
+    vendors_risks: Callable[[Capture, Platform, FeatureStatus], Iterator[Risk]] = _no_risks
     costs: Callable[[Mapping[str, Any], System, Facts], Iterator[str]] = _no_costs
     profiles: Path | None = None
     trial: Callable[[], Trial] | None = None

@@ -123,6 +123,8 @@ class Registry:
             main = {feature.name: feature.main for feature in self.features}
             masks = [one.name for one in known if one.there and (of := main[one.name]) and of.is_mask]
             yield from risks.masks_of_a_vendor(masks)
+            for feature, status in zip(self.features, known, strict=True):
+                yield from feature.vendors_risks(capture, where, status)
         for feature, status in zip(self.features, known, strict=True):
             yield from feature.risks(capture, where, status)
 

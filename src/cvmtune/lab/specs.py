@@ -26,8 +26,7 @@ NO_MONITOR_TIMER = ("kvm-arm.cvm_vtimer=off",)
 
 @dataclass(frozen=True)
 class MachineSpec:
-    """A machine: what it stands for, and whether the guest runs on a host of its own, and
-    how."""
+    """A machine: what it stands for, and whether its guest runs on a host of its own, and how."""
 
     name: MachineName
     stands_for: str

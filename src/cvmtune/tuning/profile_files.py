@@ -209,7 +209,7 @@ def to_toml(profile: Profile, comment: str, description: str) -> str:
     # In ASCII, as a file's name may be anything: JSON's halves of a character are none in TOML. Else JSON's
     # strings, numbers, booleans and lists are TOML's as well.
     told = description.encode("ascii", "backslashreplace").decode()
-    require = {name: value for name, value in asdict(profile.require).items() if value is not None}
+    require = {name: value for name, value in asdict(profile.require).items() if value not in (None, "")}
     tables = {"require": require, "set": profile.settings, "set-if-present": profile.optional}
     lines = [f"# {comment}", f"description = {json.dumps(told)}"]
     for table, values in tables.items():

@@ -64,8 +64,12 @@ class Setting(Generic[V]):
         return isinstance(self.knob, MaskKnob)
 
     def shown(self, text: str) -> str:
-        """Show a value that is in its knob's canonical form."""
-        return self.show(self.knob.decode(text))
+        """Show a value that is in its knob's canonical form; another text, as a journal may have, as it
+        is."""
+        try:
+            return self.show(self.knob.decode(text))
+        except ValueError:
+            return text
 
     def resolve(self, text: str, facts: Facts) -> V:
         """Return the value of what a user wrote; UsageError if it is none.

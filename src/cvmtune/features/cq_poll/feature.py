@@ -27,6 +27,7 @@ FEATURE = Feature(
     patched=frozenset({IDLE_US}),
     status=status.status,
     risks=status.risks,
+    vendors_risks=status.vendors_risks,
     advise=advice.advise,
     costs=settings.costs,
     profiles=Path(__file__).parent / "profiles",

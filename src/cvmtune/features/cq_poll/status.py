@@ -36,9 +36,9 @@ def status(capture: Capture, where: Platform) -> FeatureStatus:
     return of_setting(capture, CQ_POLL, CQ_IDLE_US, did(), statistics)
 
 
-def risks(capture: Capture, where: Platform, status: FeatureStatus) -> Iterator[Risk]:
-    """Return what is wrong or risky with the poller."""
-    if where.flavour == "vendor" and status.there:
+def vendors_risks(capture: Capture, where: Platform, status: FeatureStatus) -> Iterator[Risk]:
+    """Return what a vendor's kernel does with mounts when polling changes."""
+    if status.there:
         mounts = rdma_mounts(capture.files.get(MOUNTS, ""))
         what = (
             f"NFS is mounted over RDMA on {', '.join(mounts)}: its I/O hangs if polling is changed now"
@@ -46,6 +46,10 @@ def risks(capture: Capture, where: Platform, status: FeatureStatus) -> Iterator[
             else "this vendor's kernel polls only what is mounted after polling was turned on"
         )
         yield Risk(what, "turn polling on before mounting, and off only after unmounting")
+
+
+def risks(capture: Capture, where: Platform, status: FeatureStatus) -> Iterator[Risk]:
+    """Return what is wrong or risky with the poller."""
     cpu = status.settings.get(CQ_POLL.name, OFF)
     if cpu != OFF and status.settings.get(CQ_IDLE_US.name) == 0:
         yield Risk(

@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.features.feature import Advice
 from cvmtune.features.wfx.knob import GUARD, PATH
-from cvmtune.features.wfx.vms import OWN_MASK, exits, exits_of, own_mask
+from cvmtune.features.wfx.vms import OWN_MASK, exits_of, own_mask, rates
+from cvmtune.features.wfx.vms import exits as exits_of_vm
 from cvmtune.features.words import count, cpu_list
 from cvmtune.observe.capture import KVM
 from cvmtune.observe.load import Load, VcpuLoad, VmLoad
@@ -29,6 +30,10 @@ MIN_WFX_EXITS = 100.0
 # and 25 % beside a task that computes. The first is told by samples, one a tick, and some seconds have few.
 MAX_BESIDE = 0.15
 MAX_WAITED = 0.1
+
+
+_Exiting = Mapping[str, Mapping[int, float]]
+"""Exits for WFI and WFE a second by VM's folder and vCPU."""
 
 
 def advise(load: Load, before: Sequence[Advice]) -> Advice:
@@ -52,10 +57,13 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
         return Advice("wfx", reason, figures=figures)
     refused = _refused(load.vms, system)
     owners = {vcpu.now.vcpu for vm in system for vcpu in vm.vcpus} - refused.keys()
+    exiting = {vm.now.folder: rates(vm, load.seconds) for vm in system}
     # One that is named makes no such exits: that it waits shows only while it is not.
     named = _named(load)
-    waiting = sorted(vcpu for vcpu in owners if vcpu in named or _most(load, system, vcpu) >= MIN_WFX_EXITS)
-    left_out = f"{_reasons(refused)}{_by_vm(load, system, waiting)}"
+    waiting = sorted(
+        vcpu for vcpu in owners if vcpu in named or _most(exiting, system, vcpu) >= MIN_WFX_EXITS
+    )
+    left_out = f"{_reasons(refused)}{_by_vm(load, system, exiting, waiting)}"
     if not owners:
         return Advice("wfx", f"no vCPU has a CPU of its own: {left_out}", figures=figures)
     if not waiting:
@@ -68,13 +76,15 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
             f"vCPUs {cpu_list(waiting)} have CPUs of their own and wait often; this kernel cannot untrap them"
         )
         return Advice("wfx", reason, figures=figures)
-    return _untrapped(load, system, waiting, left_out, figures)
+    exits = sum(_waits(exiting, system, vcpu) for vcpu in waiting)
+    return _untrapped(load, system, waiting, exits, left_out, figures)
 
 
 def _untrapped(
     load: Load,
     system: Sequence[VmLoad],
     waiting: Sequence[int],
+    exits: float,
     left_out: str,
     figures: Mapping[str, float],
 ) -> Advice:
@@ -84,7 +94,6 @@ def _untrapped(
         settings = {"wfx-guard": True, **settings}
         guard = "; the guard traps again while something else wants their CPU"
     threads = [vcpu for vm in system for vcpu in vm.vcpus if vcpu.now.vcpu in waiting]
-    exits = sum(_waits(load, system, vcpu) for vcpu in waiting)
     return Advice(
         "wfx",
         f"vCPUs {cpu_list(waiting)} of {count(len(system), 'VM')} are each pinned to a CPU of "
@@ -101,17 +110,17 @@ def _untrapped(
     )
 
 
-def _by_vm(load: Load, system: Sequence[VmLoad], waiting: Sequence[int]) -> str:
+def _by_vm(load: Load, system: Sequence[VmLoad], exiting: _Exiting, waiting: Sequence[int]) -> str:
     """What masks of their own VMs could have beyond that for all, where the kernel has such masks."""
     told = []
     for vm in system:
         path = f"{KVM}/{vm.now.folder}/{OWN_MASK}"
+        refused = _refused(load.vms, [vm])
         mask = CpuMask(
             frozenset(
                 vcpu.now.vcpu
                 for vcpu in vm.vcpus
-                if vcpu.now.vcpu not in _refused(load.vms, [vm])
-                and _waits(load, [vm], vcpu.now.vcpu) >= MIN_WFX_EXITS
+                if vcpu.now.vcpu not in refused and _waits(exiting, [vm], vcpu.now.vcpu) >= MIN_WFX_EXITS
             )
         )
         if path in load.now.files and not mask <= CpuMask(frozenset(waiting)):
@@ -139,19 +148,14 @@ def _disturbed(vcpu: VcpuLoad) -> str:
     return ""
 
 
-def _waits(load: Load, vms: Sequence[VmLoad], vcpu: int) -> float:
+def _waits(exiting: _Exiting, vms: Sequence[VmLoad], vcpu: int) -> float:
     """Exits for WFI and WFE a second of the vCPUs with that id; a VM's where they are counted for it only."""
-    return sum(
-        exits_of(vm).get(vcpu, exits(vm) / len(vm.vcpus)) / load.seconds
-        for vm in vms
-        for one in vm.vcpus
-        if one.now.vcpu == vcpu
-    )
+    return sum(exiting[vm.now.folder].get(vcpu, 0.0) for vm in vms)
 
 
-def _most(load: Load, vms: Sequence[VmLoad], vcpu: int) -> float:
+def _most(exiting: _Exiting, vms: Sequence[VmLoad], vcpu: int) -> float:
     """The most that one vCPU with that id makes of them."""
-    return max(_waits(load, [vm], vcpu) for vm in vms)
+    return max(_waits(exiting, [vm], vcpu) for vm in vms)
 
 
 def _named(load: Load) -> CpuMask:
@@ -163,8 +167,12 @@ def _named(load: Load) -> CpuMask:
 
 def _rates(load: Load, vm: VmLoad) -> list[tuple[str, float]]:
     """Exits for WFI and WFE a second of a VM, and of each of its vCPUs where these are counted."""
-    each = ((vcpu.now.vcpu, exits_of(vm).get(vcpu.now.vcpu)) for vcpu in vm.vcpus)
-    counted = [("", exits(vm)), *((f", vCPU {vcpu}", found) for vcpu, found in each if found is not None)]
+    of_vcpus = exits_of(vm)
+    each = ((vcpu.now.vcpu, of_vcpus.get(vcpu.now.vcpu)) for vcpu in vm.vcpus)
+    counted = [
+        ("", exits_of_vm(vm)),
+        *((f", vCPU {vcpu}", found) for vcpu, found in each if found is not None),
+    ]
     return [(which, found / load.seconds) for which, found in counted]
 
 

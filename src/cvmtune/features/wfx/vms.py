@@ -37,9 +37,23 @@ def exits(load: VmLoad) -> int:
 
 
 def exits_of(load: VmLoad) -> dict[int, int]:
-    """The same by vCPU, of those for which it is counted."""
-    now, before = (by_vcpu(vm) for vm in (load.now, load.before))
-    return {vcpu: max(0, count - before[vcpu]) for vcpu, count in now.items() if vcpu in before}
+    """The same by vCPU, of those for which it is counted; none of one whose thread has come meanwhile."""
+    now, before = by_vcpu(load.now), by_vcpu(load.before)
+    was = {vcpu.thread: vcpu.vcpu for vcpu in load.before.vcpus}
+    found = {}
+    for vcpu in load.now.vcpus:
+        if vcpu.vcpu in now and vcpu.thread not in was:
+            found[vcpu.vcpu] = 0
+        elif vcpu.vcpu in now and was[vcpu.thread] in before:
+            found[vcpu.vcpu] = max(0, now[vcpu.vcpu] - before[was[vcpu.thread]])
+    return found
+
+
+def rates(load: VmLoad, seconds: float) -> dict[int, float]:
+    """Exits for WFI and WFE a second by vCPU; where they are counted for the VM only, an equal share each."""
+    counted = exits_of(load)
+    share = exits(load) / max(1, len(load.vcpus))
+    return {one.now.vcpu: counted.get(one.now.vcpu, share) / seconds for one in load.vcpus}
 
 
 def by_vcpu(vm: Vm) -> dict[int, int]:
