@@ -67,26 +67,33 @@ _FILES = (
     "/sys/kernel/debug/kvm/*/wfx_trap_config",
     "/sys/kernel/debug/kvm/*/vtimer_mode",
 )
+# Few programs, and nothing that can be done here: each takes its time in a nested machine.
 _STATE = f"""
 grep -sH . {" ".join(_FILES)}
-cut -d ' ' -f 1 /proc/modules | sort | sed 's/^/module /'
-ls /sys/class/net /sys/class/infiniband 2>/dev/null | sed 's/^/device /'
-ps --ppid 2 -p 2 --deselect -o comm= | sort | sed 's/^/process /'
+ls /sys/class/net /sys/class/infiniband 2>/dev/null
+ps --ppid 2 -p 2 --deselect -o comm=
 """
 # Of the process of that number.
 _VCPUS = "for comm in $(grep -lsE '^CPU [0-9]+/KVM$' /proc/$0/task/*/comm); do cat ${comm%comm}status; done"
+# However busy the computer, in seconds.
+_PATIENCE = 300.0
 
 
 def state(machine: Machine) -> frozenset[str]:
     """What tests switch, load, mount and start, as it is now: a line each."""
-    lines = {f"guest: {line}" for line in _lines(machine.guest, _STATE)}
+    lines = {f"guest: {line}" for line in _state_of(machine.guest)}
     if machine.host:
-        lines |= {f"host: {line}" for line in _lines(machine.host, _STATE)}
+        lines |= {f"host: {line}" for line in _state_of(machine.host)}
         status = _lines(machine.host, _VCPUS, str(machine.vmm_pid))
         pinned = [line.split()[1] for line in status if line.startswith("Cpus_allowed_list:")]
         lines.add(f"host: vCPUs on {', '.join(pinned)}")
     return frozenset(lines)
 
 
+def _state_of(system: System) -> list[str]:
+    modules = (line.split()[0] for line in system.read_text("/proc/modules").splitlines())
+    return [*_lines(system, _STATE), *(f"module {name}" for name in modules)]
+
+
 def _lines(system: System, script: str, *arguments: str) -> list[str]:
-    return system.run(["sh", "-c", script, *arguments]).stdout.splitlines()
+    return system.run(["sh", "-c", script, *arguments], timeout=_PATIENCE).stdout.splitlines()

@@ -51,10 +51,10 @@ class Site:
         before, least = self.statistics(), [count + TIMERS for count in self.wake_ups()]
 
         def seen() -> bool:
-            now = self.statistics()
-            return all(
-                now[vcpu]["wfi_exits"] >= before[vcpu]["wfi_exits"] + EXITS for vcpu in trapped
-            ) and all(count >= then for count, then in zip(self.wake_ups(), least, strict=True))
+            now, timers = self.statistics(), self.wake_ups()
+            exits = (now[vcpu]["wfi_exits"] - before[vcpu]["wfi_exits"] for vcpu in trapped)
+            waited = all(count >= then for count, then in zip(timers, least, strict=True))
+            return waited and all(count >= EXITS for count in exits)
 
         wait_until(seen, f"timers of each CPU, and exits for WFI of vCPUs {trapped}", pause=0.1)
         after = self.statistics()
