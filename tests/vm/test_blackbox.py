@@ -21,7 +21,7 @@ from tests.vm.shared_machines import CVM, PLAIN
 pytestmark = pytest.mark.on(CVM)
 
 LOADS = ("insert", "tpcb", "audit")
-SMALL = BlackboxScale(seconds=1.5, records=15)
+SMALL = BlackboxScale(seconds=1.5, records=15, closed_transactions=10)
 
 
 def value(raw: RawRun, state: str, name: str) -> float:
