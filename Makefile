@@ -3,7 +3,7 @@
 # make test     every test, lint, types, the kernel checks
 # make stress   the long forms, on kernels that look for errors; SHORT=1: some minutes, on one such kernel
 # make setup    only what is missing: packages (as root) and the Python environment
-# make lint     ruff, mypy, shellcheck
+# make lint     ruff, mypy, import-linter, shellcheck
 # make clean    removes the Python environment and the results; the cache: cvmtune lab clean
 
 SHELL := /bin/bash
@@ -35,6 +35,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	shellcheck scripts/* .ci/run src/cvmtune/lab/guest/init
 
 test: lint

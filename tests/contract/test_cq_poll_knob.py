@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvmtune.core.system import LocalSystem
-from cvmtune.knobs.contract import Knob, KnobError, Plan
-from cvmtune.knobs.cq_poll import MOUNTS, ONLINE, PATH, CqPoll
+from cvmtune.features.cq_poll.knob import MOUNTS, ONLINE, PATH, CqPoll
+from cvmtune.tuning.contract import Knob, KnobError, Plan
 from tests.fakes.kernel import SWEEPS, CqPollKernel, Crash, When, os_error
 
 MAINLINE, VENDOR = False, True

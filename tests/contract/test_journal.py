@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cvmtune.core.errors import CvmtuneError
-from cvmtune.core.journal import Entry, Journal
+from cvmtune.tuning.journal import Entry, Journal
 from tests.fakes.kernel import os_error
 from tests.fakes.os_calls import CALLS, traced, watched
 
@@ -250,7 +250,7 @@ def test_anything_else_malformed_is_told_with_its_place(
 
 def test_another_process_is_refused_at_once(journal: Journal) -> None:
     script = (
-        "import sys; from pathlib import Path; from cvmtune.core.journal import Journal\n"
+        "import sys; from pathlib import Path; from cvmtune.tuning.journal import Journal\n"
         "with Journal(Path(sys.argv[1])).locked(): print('locked', flush=True); sys.stdin.read()"
     )
     argv = [sys.executable, "-c", script, str(journal.directory)]

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from cvmtune.core.system import LocalSystem
-from cvmtune.knobs import transaction
 from tests.fakes import killed_apply
+from tests.fakes.bound import transaction
 from tests.fakes.killed_apply import Answer, Request, journal_of
 from tests.fakes.os_calls import CHANGING, in_memory
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from cvmtune.core.system import LocalSystem
-from cvmtune.knobs import soft_ipi, wfx
-from cvmtune.knobs.contract import Knob, KnobError, Plan
-from cvmtune.knobs.files import MaskKnob
+from cvmtune.features.soft_ipi import knob as soft_ipi
+from cvmtune.features.wfx import knob as wfx
+from cvmtune.tuning.contract import Knob, KnobError, Plan
+from cvmtune.tuning.file_knob import MaskKnob
 from tests.fakes.kernel import SWEEPS, BootKernel, Crash, FakeKernel, WfxKernel, When, os_error
 
 Start = Callable[[int], FakeKernel]

@@ -16,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvmtune.core.system import LocalSystem
-from cvmtune.knobs.contract import Knob, KnobError, Plan
-from cvmtune.knobs.parameters import CqIdleUs, IpiPollUs, WfxGuard
+from cvmtune.features.cq_poll.knob import CqIdleUs
+from cvmtune.features.soft_ipi.knob import IpiPollUs
+from cvmtune.features.wfx.knob import WfxGuard
+from cvmtune.tuning.contract import Knob, KnobError, Plan
 from tests.fakes.controls import CQ_IDLE_US, IPI_POLL_US, WFX_GUARD, BoolKernel, UintKernel
 from tests.fakes.kernel import SWEEPS, Crash, FakeSystem, When, os_error
 

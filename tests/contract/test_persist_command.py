@@ -139,8 +139,7 @@ def test_on_the_running_system_systemd_is_told(
     guest: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # It is a dry run, of which this system must not be the proof.
-    for name in ("_write", "load"):
-        monkeypatch.setattr(persist, name, lambda *_: pytest.fail("this system was to be changed"))
+    monkeypatch.setattr(persist, "_write", lambda *_: pytest.fail("this system was to be changed"))
     here = site.Site(guest.system, Path("/"))
     assert persist.persist(here, None, {"ipi": "c"}, dry_run=True, as_json=False) == 0
     text = capsys.readouterr().out
@@ -160,7 +159,7 @@ def test_the_unit_says_what_systemd_needs(guest: Machine) -> None:
         f"/{SETTINGS}",
     ]
     assert shlex.split(service["ExecStop"]) == [sys.executable, "-I", "-m", "cvmtune", "rollback"]
-    # Of all statuses (cli.py) only that of preconditions which do not hold yet is tried again, without end.
+    # Of all statuses (cli) only that of preconditions which do not hold yet is tried again, without end.
     assert service["Restart"] == "on-failure"
     assert service["RestartPreventExitStatus"].split() == ["1", "2", "3", "4", "203"]
     assert content["Unit"]["StartLimitIntervalSec"] == "0"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`cvmtune recommend` on whole machines that are at work: what it says, and that `apply` takes it.
 
-What the rules say to which load is in tests/unit/test_advisor_rules.py.
+What the rules say to which load is in tests/unit/test_advice_rules.py.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from cvmtune.knobs.contract import Knob, KnobError, Plan
-from cvmtune.knobs.soft_ipi import PATH, POSSIBLE, SoftIpi
+from cvmtune.features.soft_ipi.knob import PATH, POSSIBLE, SoftIpi
+from cvmtune.tuning.contract import Knob, KnobError, Plan
 from tests.fakes.kernel import BootKernel, FakeKernel
 
 

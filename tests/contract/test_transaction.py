@@ -19,20 +19,11 @@ from hypothesis import strategies as st
 
 from cvmtune import __version__
 from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.core.journal import Entry, Journal
-from cvmtune.knobs.catalogue import KNOBS, MASKS
-from cvmtune.knobs.contract import KnobError, Plan
-from cvmtune.knobs.transaction import (
-    Change,
-    Check,
-    PartlyApplied,
-    Restored,
-    Verification,
-    apply,
-    plan,
-    rollback,
-    verify,
-)
+from cvmtune.tuning.applied import Change
+from cvmtune.tuning.contract import KnobError, Plan
+from cvmtune.tuning.journal import Entry, Journal
+from cvmtune.tuning.transaction import Check, PartlyApplied, Restored, Verification
+from tests.fakes.bound import KNOBS, MASKS, apply, plan, rollback, verify
 from tests.fakes.controls import (
     BOOT_ID,
     CQ_IDLE_US,

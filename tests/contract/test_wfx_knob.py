@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvmtune.core.cpumask import CpuMask
-from cvmtune.knobs.contract import Knob, KnobError, Plan
-from cvmtune.knobs.wfx import GUARD, PATH, POSSIBLE, Wfx
+from cvmtune.features.wfx.knob import GUARD, PATH, POSSIBLE, Wfx
+from cvmtune.tuning.contract import Knob, KnobError, Plan
 from tests.fakes.kernel import BootKernel, FakeKernel, WfxKernel, os_error
 
 BOTH = [pytest.param(WfxKernel, id="mainline"), pytest.param(FakeKernel, id="vendor")]

@@ -16,7 +16,9 @@ from typing import TypeVar
 import pytest
 
 from cvmtune.core.system import Completed
-from cvmtune.knobs import cq_poll, soft_ipi, wfx
+from cvmtune.features.cq_poll import knob as cq_poll
+from cvmtune.features.soft_ipi import knob as soft_ipi
+from cvmtune.features.wfx import knob as wfx
 from tests.fakes import machine as fake_machine
 from tests.fakes.kernel import FakeKernel, WfxKernel, When, os_error
 from tests.fakes.machine import PID, THREADS, Recorded, RecordedHost

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cvmtune.bench import blackbox, vtimer
-from cvmtune.bench.raw import RawRun, Round, Series
+from cvmtune.experiments.bench import Bench
+from cvmtune.experiments.experiment import Experiment, Measurement
+from cvmtune.experiments.rounds import RawRun, Round, Series
+from cvmtune.features.vtimer import experiment as vtimer
 from cvmtune.lab.lab import GUEST_TOOLS
-from cvmtune.lab.machines import MACHINES
-from cvmtune.report.rules_blackbox import CLOSED, MAIN_METRICS
+from cvmtune.lab.specs import MACHINES
+from cvmtune.workloads.blackbox import experiment as blackbox
+from cvmtune.workloads.blackbox.metrics import CLOSED, MAIN_METRICS
 
 ALL_FEATURES = ("ipi", "vtimer", "cq-poll", "wfx", "blackbox")
 DATABASE = Path("/cache/database")
@@ -54,21 +57,29 @@ COUNTED = {
 class Measured:
     """What was asked of the experiments, by feature; `useless` features change nothing.
 
-    `options` are what they were asked beyond that, `cut` the machines whose power was cut, which took `lost`.
-    `all_lost` and `damage` are what blackbox finds after all rounds.
+    `options` are the parts, and whether all was to be measured that can be; `cut` the machines whose power
+    was cut, which took `lost`. `all_lost` and `damage` are what blackbox finds after all rounds.
     """
 
     useless: set[str] = field(default_factory=set)
     asked: list[tuple[str, str, tuple[str, ...], int]] = field(default_factory=list)
-    options: list[dict[str, object]] = field(default_factory=list)
+    options: list[tuple[tuple[str, ...], bool]] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
     lost: int = 0
     all_lost: int = 0
     damage: int = 0
 
-    def collect(
-        self, feature: str, machine: str, *, states: Sequence[str], rounds: int, **more: Any
+    def run(
+        self,
+        experiment: Experiment[Any, Any],
+        bench: Bench,
+        wanted: Measurement,
+        *,
+        environment: dict[str, object],
+        advance: Callable[[str], None],
     ) -> RawRun:
+        feature, machine, states = experiment.name, str(bench.machine), wanted.states
+
         def series(state: str) -> tuple[Series, ...]:
             on = state == "on" and feature not in self.useless
             # With the HW bit is as a masked timer should be, whatever became of that.
@@ -79,16 +90,16 @@ class Measured:
             ]
             return (*counts, Series("notify", "notification", "ns", "time", "lower", (1000.0, 1100.0)))
 
-        self.asked.append((feature, machine, tuple(states), rounds))
-        common = ("host", "tools", "environment", "advance")
-        self.options.append({name: value for name, value in more.items() if name not in common})
-        assert (more["host"] is not None) == MACHINES[machine].nested
-        assert more["tools"] == GUEST_TOOLS
-        more["advance"]("a round")
-        found = [Round(state, index, series(state)) for index in range(rounds) for state in states]
+        assert (wanted.experiment, wanted.machine) == (feature, machine)
+        self.asked.append((feature, machine, states, wanted.rounds))
+        self.options.append((wanted.parts, wanted.more))
+        assert (bench.host is not None) == MACHINES[machine].nested
+        assert bench.tools == GUEST_TOOLS
+        advance("a round")
+        found = [Round(state, index, series(state)) for index in range(wanted.rounds) for state in states]
         if feature == "blackbox":
             found.append(Round(blackbox.AFTER, 0, self.outcome()))
-        return RawRun(feature, machine, tuple(found), more["environment"])
+        return RawRun(feature, machine, tuple(found), environment)
 
     def outcome(self) -> tuple[Series, ...]:
         """Of a whole run, in no state of the features."""

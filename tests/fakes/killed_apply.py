@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from cvmtune.core.errors import CvmtuneError
-from cvmtune.core.journal import Journal
 from cvmtune.core.system import LocalSystem
-from cvmtune.knobs import transaction
+from cvmtune.tuning.journal import Journal
+from tests.fakes.bound import transaction
 from tests.fakes.os_calls import CALLS, watched
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from cvmtune.core.system import LocalSystem
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.machine import PLAIN_BOOT, BootOptions
-from cvmtune.lab.machines import MACHINES
 from cvmtune.lab.progress import SilentProgress
+from cvmtune.lab.specs import MACHINES
 
 
 @dataclass

@@ -25,8 +25,9 @@ import pytest
 
 from cvmtune import cli
 from cvmtune.commands import site
-from cvmtune.core.journal import Journal
 from cvmtune.core.system import LocalSystem
+from cvmtune.features import REGISTRY
+from cvmtune.tuning.journal import Journal
 from tests.fakes.controls import (
     BOOT_ID,
     CQ_IDLE_US,
@@ -225,6 +226,7 @@ class Machine:
 
     def __init__(self, root: Path, release: str, cpus: int, words: str = "") -> None:
         self.root = root
+        self.registry = REGISTRY
         self.cpus = [Cpu() for _ in range(cpus)]
         self.mounts: list[Mount] = []
         self.vms: list[Vm] = []
@@ -337,7 +339,7 @@ class Machine:
             redirect_stderr(err),
         ):
             try:
-                status = cli.main(argv)
+                status = cli.main(argv, self.registry)
             except SystemExit as end:
                 status = int(end.code or 0)
         if "Traceback" in err.getvalue():

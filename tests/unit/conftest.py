@@ -3,21 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from cvmtune.bench.power_cut import series as after_power_cut
-from cvmtune.bench.raw import RawRun, Series
-from cvmtune.commands import database, prove
 from cvmtune.commands import lab as lab_commands
+from cvmtune.commands import prove
+from cvmtune.experiments import path_length, runner
+from cvmtune.experiments.rounds import RawRun, Series
+from cvmtune.features.trial import Switch
 from cvmtune.lab.lab import Lab
 from cvmtune.report import stats
 from cvmtune.report.judge import judge
+from cvmtune.report.rule import Rules
 from cvmtune.report.schema import Results
-from tests.fakes.experiments import DATABASE, Judged, Measured
+from cvmtune.workloads import database, power_cut
+from cvmtune.workloads.power_cut import series as after_power_cut
+from tests.fakes.experiments import ALL_FEATURES, DATABASE, Judged, Measured
 from tests.fakes.lab import FakeLab
 
 
@@ -57,18 +60,16 @@ def measured(lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> Measured:
     """Experiments that measure nothing, in place of all that there are."""
     one = Measured()
 
-    def collect(feature: str) -> Callable[..., RawRun]:
-        return lambda guest, machine, **more: one.collect(feature, machine, **more)
-
-    def cut_power(lab: Lab, machine: str) -> tuple[Series, ...]:
+    def cut_power(lab: Lab, machine: str, switches: Sequence[Switch]) -> tuple[Series, ...]:
+        assert tuple(switch.name for switch in switches) == ALL_FEATURES[:-1]
         one.cut.append(machine)
         return after_power_cut(frozenset(range(100)), frozenset(range(one.lost, 100)), 0)
 
-    for feature, experiment in prove.EXPERIMENTS.items():
-        monkeypatch.setitem(prove.EXPERIMENTS, feature, replace(experiment, collect=collect(feature)))
+    monkeypatch.setattr(runner, "run", one.run)
     monkeypatch.setattr(database, "build", lambda lab: DATABASE)
-    monkeypatch.setattr(database, "cut_power", cut_power)
-    monkeypatch.setattr(prove, "_environment", lambda machine: {"machine": machine.spec.name})
+    monkeypatch.setattr(power_cut, "cut_power", cut_power)
+    for module in (runner, path_length):
+        monkeypatch.setattr(module, "environment_of", lambda machine: {"machine": machine.spec.name})
     return one
 
 
@@ -76,10 +77,10 @@ def measured(lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> Measured:
 def judged(monkeypatch: pytest.MonkeyPatch) -> Judged:
     one = Judged()
 
-    def seen(raws: Sequence[RawRun], baselines: Sequence[RawRun]) -> Results:
+    def seen(raws: Sequence[RawRun], baselines: Sequence[RawRun], rules: Rules) -> Results:
         for runs, told in ((raws, one.raws), (baselines, one.baselines)):
             told += [(run.feature, run.machine, [each.state for each in run.rounds]) for run in runs]
-        return judge(raws, baselines)
+        return judge(raws, baselines, rules)
 
     monkeypatch.setattr(prove, "judge", seen)
     return one

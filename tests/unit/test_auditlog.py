@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvmtune.bench import audit_log
 from cvmtune.core import command
 from cvmtune.core.command import Completed
 from cvmtune.core.system import LocalSystem
+from cvmtune.workloads import audit_log
 
 MODULES = Path(__file__).resolve().parents[2] / "kernel" / "modules"
 CPUS = sorted(os.sched_getaffinity(0))
@@ -169,7 +169,7 @@ def test_log_is_the_same_in_every_run(tools: Path, tmp_path: Path, log: Path) ->
 
 
 def test_what_bench_reads(tools: Path, tmp_path: Path) -> None:
-    load = audit_log.Load(2, 5, 0, WRITER, PRODUCERS)
+    load = audit_log.AuditLoad(2, 5, 0, WRITER, PRODUCERS)
     file = tmp_path / "log"
     for _ in range(2):  # in place of the one before
         assert len(audit_log.log(LocalSystem(), str(tools), str(file), load)) == 10

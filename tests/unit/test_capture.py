@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.core.system import LocalSystem
-from cvmtune.observe.capture import CPUS, KVM, Capture, capture
+from cvmtune.observe.capture import CPUS, KVM, Capture
+from tests.fakes.bound import capture
 from tests.fakes.capture import BOOT_ID, GUEST, HOST, MOUNTSTATS, RDMA_PORT, thread, vm
 
 DEBUG = "/sys/kernel/debug"

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import cvmtune
-from cvmtune import cli
+from cvmtune.cli import options
 from cvmtune.commands import lab as lab_commands
-from cvmtune.commands import prove
 from cvmtune.lab.kernel import FLAVOURS
-from cvmtune.lab.machines import MACHINES
+from cvmtune.lab.specs import MACHINES
+from tests.fakes.bound import TRIALS
 from tests.fakes.command_line import status
 
 Capture = pytest.CaptureFixture[str]
@@ -106,9 +106,9 @@ def test_help_and_version(capsys: Capture) -> None:
 
 def test_choices_are_those_that_exist(capsys: Capture) -> None:
     assert status("prove", "--help") == 0
-    assert f"of {', '.join(prove.FEATURES)}; default" in " ".join(capsys.readouterr().out.split())
-    assert set(cli._MACHINES) == MACHINES.keys()
-    assert set(cli._FLAVOURS) == FLAVOURS.keys()
+    assert f"of {', '.join(TRIALS)}; default" in " ".join(capsys.readouterr().out.split())
+    assert set(options.MACHINES) == MACHINES.keys()
+    assert set(options.FLAVOURS) == FLAVOURS.keys()
 
 
 # What the lab needs is missing

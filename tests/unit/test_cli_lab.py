@@ -16,8 +16,9 @@ from cvmtune.lab.kernel import FLAVOURS
 from cvmtune.lab.kernel_checks import CheckResult
 from cvmtune.lab.lab import Lab, machine_spec
 from cvmtune.lab.machine import PLAIN_BOOT, BootOptions
-from cvmtune.lab.machines import MACHINES, Images, processor_options, qemu_argv, start_guest_script
 from cvmtune.lab.progress import SilentProgress
+from cvmtune.lab.qemu import processor_options, qemu_argv, start_guest_script
+from cvmtune.lab.specs import MACHINES, Images
 from tests.fakes.command_line import status
 from tests.fakes.lab import FakeLab
 

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from cvmtune.bench import blackbox, nfs_rdma, wfx
-from cvmtune.commands import prove
+from cvmtune.features import REGISTRY
+from cvmtune.features.wfx import experiment as wfx
 from cvmtune.lab.machine import PLAIN_BOOT, BootOptions
 from cvmtune.lab.progress import SilentProgress, Step
-from cvmtune.report.rules_blackbox import MAIN_METRICS
 from cvmtune.report.schema import Results
+from cvmtune.workloads import nfs_rdma
+from cvmtune.workloads.blackbox.experiment import AFTER
+from cvmtune.workloads.blackbox.metrics import MAIN_METRICS
+from tests.fakes.bound import BLACKBOX, TRIALS
 from tests.fakes.command_line import status
 from tests.fakes.experiments import ALL_FEATURES, DATABASE, Judged, Measured
 from tests.fakes.lab import FakeLab
@@ -25,8 +28,12 @@ pytestmark = pytest.mark.usefixtures("cache", "few_resamples")
 
 
 SLEEPING_AND_SOFT = ("on, sleeping after 1 ms", "soft IPIs alone", "on, with soft IPIs")
-COMBINED = tuple(state for state in blackbox.COMBINATIONS if state not in ("off", "on"))
-GUARDED_SOFT_SHARED = tuple(state for state in wfx.SETTINGS if state not in ("off", "on"))
+COMBINED = tuple(state for state in BLACKBOX.states if state not in ("off", "on"))
+GUARDED_SOFT_SHARED = tuple(
+    state
+    for state in REGISTRY.trials["wfx"]().experiment.states
+    if state not in ("off", "on", wfx.BOOT_POLICY)
+)
 # How machines are booted for each feature, and how many states of machines stand beside the verdict.
 BOOTED = {
     "ipi": ([("cvm", PLAIN_BOOT), ("vm", PLAIN_BOOT), ("cvm", BootOptions(append=("nohlt",)))], 2),
@@ -45,7 +52,7 @@ BOOTED = {
 
 
 @pytest.mark.parametrize(("useless", "expected", "verdict"), [(False, 0, "PASS"), (True, 1, "FAIL")])
-@pytest.mark.parametrize("feature", prove.FEATURES)
+@pytest.mark.parametrize("feature", tuple(TRIALS))
 def test_prove_judges_and_writes(
     measured: Measured,
     lab: FakeLab,
@@ -76,7 +83,7 @@ def test_prove_keeps_what_was_left_of_the_database(measured: Measured, tmp_path:
     found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
     left = {one.name: [metric.name for metric in one.metrics] for one in found.baselines}
     for machine in ("cvm", "vm", "plain"):
-        assert left[f"{machine}, {blackbox.AFTER}"] == ["all_lost", "damage"]
+        assert left[f"{machine}, {AFTER}"] == ["all_lost", "damage"]
 
 
 def test_prove_measures_in_full_what_is_named(measured: Measured) -> None:
@@ -98,7 +105,8 @@ def test_prove_measures_in_full_what_is_named(measured: Measured) -> None:
         ("blackbox", "vm", ("off", "ipi+cq-poll+wfx"), 1),
         ("blackbox", "plain", ("off", "ipi+cq-poll"), 1),
     ]
-    assert measured.options == [{}] * 12 + [{"more": True}] * 3
+    plain, polling = ((("",), False), (nfs_rdma.PROVIDERS, False))
+    assert measured.options == [*[plain] * 5, *[polling] * 3, *[plain] * 4, *[(("",), True)] * 3]
     assert measured.cut == ["cvm"]
 
 
@@ -109,10 +117,11 @@ def test_prove_measures_all_features_in_short_unless_told_which(measured: Measur
         ("vtimer", "cvm", ("off", "on", "HW bit"), 2),
         ("cq-poll", "cvm", ("off", "on"), 2),
         ("wfx", "cvm", ("off", "on"), 2),
-        ("blackbox", "cvm", ("off", "on", *blackbox.SINGLES), 2),
+        ("blackbox", "cvm", ("off", "on", *BLACKBOX.names), 2),
         ("blackbox", "vm", ("off",), 2),
     ]
-    assert measured.options == [{}, {}, {"providers": nfs_rdma.PROVIDERS[:1]}, {}, {}, {}]
+    plain = (("",), False)
+    assert measured.options == [plain, plain, (nfs_rdma.PROVIDERS[:1], False), plain, plain, plain]
     assert measured.cut == []
     assert lab.tools == [()] * 4 + [(DATABASE,)] * 2
 
@@ -146,7 +155,7 @@ def test_what_is_found_after_all_rounds_counts_in_the_verdict(
     found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
     (result,) = found.results
     assert result.verdict == verdict
-    assert (f"cvm, {blackbox.AFTER}" in result.why) == (verdict == "FAIL")
+    assert (f"cvm, {AFTER}" in result.why) == (verdict == "FAIL")
     # It is of the whole run, not of off or on.
     assert not {"all_lost", "damage"} & {metric.name for metric in result.metrics}
     assert "Left out" not in result.why
@@ -165,13 +174,13 @@ def test_combinations_are_judged_and_no_baselines(
     assert not [one.name for one in found.baselines if one.name.startswith("cvm, ipi")]
 
 
-@pytest.mark.parametrize("useless", prove.FEATURES)
+@pytest.mark.parametrize("useless", tuple(TRIALS))
 def test_one_feature_that_fails_is_a_failure(measured: Measured, tmp_path: Path, useless: str) -> None:
     measured.useless = {useless}
     assert status("prove", "--runs", "2", "--json", "results.json") == 1
     found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
     assert {one.feature: one.verdict == "FAIL" for one in found.results} == {
-        feature: feature == useless for feature in prove.FEATURES
+        feature: feature == useless for feature in tuple(TRIALS)
     }
 
 

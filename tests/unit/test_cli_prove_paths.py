@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from cvmtune.bench import path_length, vtimer, wfx
-from cvmtune.bench.guest import Host
-from cvmtune.bench.raw import Round, Series
-from cvmtune.commands import prove
-from cvmtune.core.system import System
+from cvmtune.experiments.bench import Bench
+from cvmtune.experiments.path_length import EXIT_PATH
+from cvmtune.experiments.rounds import Round, Series
+from cvmtune.features.vtimer import paths as vtimer_paths
+from cvmtune.features.wfx import paths as wfx_paths
+from cvmtune.features.wfx.switch import WfxSwitch
 from cvmtune.report.schema import Results
+from tests.fakes.bound import TRIALS
 from tests.fakes.command_line import status
 from tests.fakes.experiments import Judged, Measured
 from tests.fakes.lab import FakeLab
@@ -29,8 +30,8 @@ def counted(measured: Measured, monkeypatch: pytest.MonkeyPatch) -> list[tuple[s
     """Feature, state and whether it is on, in the order in which paths are counted."""
     calls: list[tuple[str, str, bool]] = []
 
-    def measure(feature: str) -> Callable[[Any, str, bool], list[Round]]:
-        def count(machine: Any, state: str, on: bool) -> list[Round]:
+    def measure(feature: str) -> Callable[..., list[Round]]:
+        def count(paths: object, bench: Bench, state: str, *, on: bool) -> list[Round]:
             calls.append((feature, state, on))
             return [
                 Round(state, 0, (Series(f"{feature}_path", "", "instructions", "count", "lower", (1.0,)),))
@@ -38,8 +39,9 @@ def counted(measured: Measured, monkeypatch: pytest.MonkeyPatch) -> list[tuple[s
 
         return count
 
-    for feature, path in prove._PATHS.items():
-        monkeypatch.setitem(prove._PATHS, feature, replace(path, measure=measure(feature)))
+    for feature, load in TRIALS.items():
+        if paths := load().paths:
+            monkeypatch.setattr(type(paths), "measure", measure(feature))
     return calls
 
 
@@ -107,20 +109,29 @@ def test_an_exit_counted_for_two_features_is_not_one_baseline(
 ) -> None:
     """Their hosts are booted differently, and their vCPUs named or not."""
 
-    def exits(guest: System, host: System, state: str, mask: str, tools: str) -> Round:
-        value = 1000.0 if mask == "0" else 2000.0
-        return Round(state, 0, (Series("exit_path", "", "instructions", "count", "lower", (value,)),))
+    named: list[bool] = []
 
-    def wakes(guest: System, host: Host, state: str, *, untrapped: bool, tools: str) -> Round:
-        return Round(state, 0, ())
+    @contextmanager
+    def switched(self: WfxSwitch, bench: Bench, *, on: bool, cpu: int) -> Iterator[None]:
+        named.append(on)
+        yield
+        named.pop()
 
-    def in_each_mode(guest: System, host: Host, state: str, *, tools: str) -> Iterator[Round]:
-        for mode in vtimer.MODES.values():
+    def exits(bench: Bench) -> Series:
+        return EXIT_PATH.value(2000.0 if any(named) else 1000.0)
+
+    def wakes(self: wfx_paths.WfxPaths, bench: Bench, *, on: bool) -> Iterator[Series]:
+        return iter(())
+
+    def in_each_mode(self: vtimer_paths.VtimerPaths, bench: Bench, state: str) -> Iterator[Round]:
+        for mode in ("unmasked", "masked", "hw"):
             yield Round(f"{state}, {mode}", 0, (Series("x", "", "instructions", "count", "lower", (1.0,)),))
 
-    monkeypatch.setattr(path_length, "collect_exits", exits)
-    monkeypatch.setattr(wfx, "collect_paths", wakes)
-    monkeypatch.setattr(vtimer, "collect_paths", in_each_mode)
+    for module in (wfx_paths, vtimer_paths):
+        monkeypatch.setattr(module, "exit_path", exits)
+    monkeypatch.setattr(WfxSwitch, "switched", switched)
+    monkeypatch.setattr(wfx_paths.WfxPaths, "wakes", wakes)
+    monkeypatch.setattr(vtimer_paths.VtimerPaths, "in_each_mode", in_each_mode)
     assert status("prove", "vtimer", "wfx", "--runs", "1", "--path-length", "--json", "results.json") == 0
     found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
     paths = {

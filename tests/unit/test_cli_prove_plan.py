@@ -8,16 +8,32 @@ from pathlib import Path
 
 import pytest
 
-from cvmtune.bench import blackbox, cq_poll, nfs_rdma, vtimer, wfx
-from cvmtune.commands import prove
 from cvmtune.core.errors import UsageError
-from cvmtune.lab.machines import MACHINES
-from cvmtune.report.judge import RULES
+from cvmtune.experiments import runner
+from cvmtune.experiments.experiment import Measurement
+from cvmtune.features import REGISTRY
+from cvmtune.features.vtimer import experiment as vtimer
+from cvmtune.features.wfx import experiment as wfx
+from cvmtune.lab.specs import MACHINES, MachineName
+from cvmtune.workloads import nfs_rdma
+from tests.fakes.bound import RULES, TRIALS
 from tests.fakes.command_line import status
 from tests.fakes.experiments import ALL_FEATURES
 
 Capture = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.usefixtures("cache")
+
+BLACKBOX = TRIALS["blackbox"]().experiment
+COMBINATIONS = {name: state.features for name, state in BLACKBOX.states.items()}
+SINGLES = BLACKBOX.form(brief=True).combined
+
+
+def plan(
+    feature: str, machine: str, rounds: int | None, *, brief: bool = False
+) -> tuple[Measurement, list[Measurement]]:
+    """What is judged, and the baselines."""
+    found = runner.plan(TRIALS[feature]().experiment, machine, rounds, brief=brief)
+    return found.judged, list(found.baselines)
 
 
 def test_prove_says_what_it_would_measure(capsys: Capture, cache: Path, no_programs: None) -> None:
@@ -67,10 +83,10 @@ def test_prove_measures_in_short_if_no_feature_is_named(
     assert not cache.exists()
 
 
-@pytest.mark.parametrize("feature", prove.FEATURES)
+@pytest.mark.parametrize("feature", tuple(TRIALS))
 def test_short_forms_measure_less_of_the_same(feature: str) -> None:
-    full, full_baselines = prove.plan(feature, "cvm", None)
-    brief, baselines = prove.plan(feature, "cvm", None, brief=True)
+    full, full_baselines = plan(feature, "cvm", None)
+    brief, baselines = plan(feature, "cvm", None, brief=True)
     assert brief.rounds == 2  # the fewest that give an interval
     assert brief.rounds <= full.rounds
     assert brief.states[:2] == full.states[:2] == ("off", "on")
@@ -81,32 +97,30 @@ def test_short_forms_measure_less_of_the_same(feature: str) -> None:
 
 
 def test_short_form_of_polling_is_over_one_provider() -> None:
-    full, _ = prove.plan("cq-poll", "cvm", None)
-    brief, _ = prove.plan("cq-poll", "cvm", None, brief=True)
-    assert full.options == {}
-    assert brief.options == {"providers": nfs_rdma.PROVIDERS[:1]}
-    assert prove.EXPERIMENTS["cq-poll"].form(False).passes == len(nfs_rdma.PROVIDERS) > 1
-    assert prove.EXPERIMENTS["cq-poll"].form(True).passes == 1
+    full, _ = plan("cq-poll", "cvm", None)
+    brief, _ = plan("cq-poll", "cvm", None, brief=True)
+    assert full.parts == nfs_rdma.PROVIDERS
+    assert brief.parts == nfs_rdma.PROVIDERS[:1]
+    assert len(full.parts) > len(brief.parts) == 1
 
 
 def test_database_is_measured_under_all_combinations_or_each_feature_alone() -> None:
-    full, baselines = prove.plan("blackbox", "cvm", None)
-    assert sorted(full.states) == sorted(blackbox.COMBINATIONS)
+    full, baselines = plan("blackbox", "cvm", None)
+    assert sorted(full.states) == sorted(COMBINATIONS)
     assert len(full.states) == 16
     assert {one.machine for one in baselines} == {"vm", "plain"}
     for one in (full, *baselines):
-        assert one.options == {"more": True}
-        assert set(one.states) <= blackbox.COMBINATIONS.keys()
+        assert one.more
+        assert set(one.states) <= COMBINATIONS.keys()
     # No machine is asked for what it cannot have.
     features = {
-        one.machine: {feature for state in one.states for feature in blackbox.COMBINATIONS[state]}
-        for one in baselines
+        one.machine: {feature for state in one.states for feature in COMBINATIONS[state]} for one in baselines
     }
     assert features == {"vm": {"ipi", "cq-poll", "wfx"}, "plain": {"ipi", "cq-poll"}}
-    brief, baselines = prove.plan("blackbox", "cvm", None, brief=True)
-    assert brief.states == ("off", "on", *blackbox.SINGLES)
-    assert brief.options == {}
-    assert baselines == [prove.Measurement("blackbox", "vm", ("off",), 2)]
+    brief, baselines = plan("blackbox", "cvm", None, brief=True)
+    assert brief.states == ("off", "on", *SINGLES)
+    assert not brief.more
+    assert baselines == [Measurement("blackbox", MachineName.VM, ("off",), 2)]
 
 
 @pytest.mark.parametrize(
@@ -136,23 +150,23 @@ def test_prove_leaves_out_what_a_machine_without_a_host_cannot_have(capsys: Capt
     features = {line.partition(":")[0] for line in capsys.readouterr().out.splitlines()}
     # A host is needed for one, a monitor for another, and both for all together.
     left_out = {"plain": {"wfx", "vtimer", "blackbox"}, "vm": {"vtimer", "blackbox"}, "cvm": set()}
-    assert features == set(prove.FEATURES) - left_out[machine]
+    assert features == set(tuple(TRIALS)) - left_out[machine]
 
 
 @pytest.mark.parametrize("machine", ["plain", "vm"])
 def test_timer_of_a_machine_without_a_monitor_is_refused(machine: str) -> None:
     with pytest.raises(UsageError, match=f"nothing that {machine} can have"):
-        prove.plan("vtimer", machine, None)
+        plan("vtimer", machine, None)
 
 
 @pytest.mark.parametrize(("rounds", "judged", "others"), [(None, 3, 1), (1, 1, 1), (5, 5, 2)])
 def test_hw_bit_takes_turns_with_off_and_on(rounds: int | None, judged: int, others: int) -> None:
     """In one boot, so that it is compared with on as off is; an ordinary VM is another machine's."""
-    measured, baselines = prove.plan("vtimer", "cvm", rounds)
-    assert measured == prove.Measurement("vtimer", "cvm", ("off", "on", vtimer.HW), judged)
-    assert baselines == [prove.Measurement("vtimer", "vm", (vtimer.ORDINARY,), others)]
+    measured, baselines = plan("vtimer", "cvm", rounds)
+    assert measured == Measurement("vtimer", MachineName.CVM, ("off", "on", vtimer.HW), judged)
+    assert baselines == [Measurement("vtimer", MachineName.VM, (vtimer.ORDINARY,), others)]
     # The experiment knows all of them.
-    assert set(measured.states) == vtimer.MODES.keys()
+    assert {*measured.states, vtimer.ORDINARY} == vtimer.STATES.keys()
 
 
 def test_prove_takes_features_in_any_order(capsys: Capture) -> None:
@@ -164,12 +178,12 @@ def test_prove_takes_features_in_any_order(capsys: Capture) -> None:
 @pytest.mark.parametrize(("rounds", "others"), [(1, 1), (2, 1), (5, 2), (8, 4)])
 @pytest.mark.parametrize(
     ("feature", "states"),
-    [("cq-poll", cq_poll.SETTINGS.keys()), ("wfx", wfx.SETTINGS.keys() | {wfx.BOOT_POLICY})],
+    [(name, REGISTRY.trials[name]().experiment.states.keys()) for name in ("cq-poll", "wfx")],
 )
 def test_rounds_that_take_long_are_half_as_many_in_baselines(
     feature: str, states: Set[str], rounds: int, others: int
 ) -> None:
-    judged, baselines = prove.plan(feature, "cvm", rounds)
+    judged, baselines = plan(feature, "cvm", rounds)
     assert judged.rounds == rounds
     assert {one.rounds for one in baselines} == {others}
     assert {state for one in (judged, *baselines) for state in one.states} == states
@@ -179,7 +193,7 @@ def test_rounds_that_take_long_are_half_as_many_in_baselines(
 
 
 def test_every_feature_can_be_judged() -> None:
-    assert set(prove.FEATURES) == RULES.keys()
+    assert set(tuple(TRIALS)) == RULES.keys()
 
 
 def test_prove_says_that_it_would_count_instructions(capsys: Capture) -> None:

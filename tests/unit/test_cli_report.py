@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cvmtune.report.schema import VERDICTS, Metric, Result, Results, Stats, Verdict
+from cvmtune.report.schema import Metric, Result, Results, Verdict
+from cvmtune.report.stats import Stats
 from tests.fakes.command_line import status
 
 Capture = pytest.CaptureFixture[str]
@@ -34,11 +35,11 @@ def write(path: Path, content: Results) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("verdict", VERDICTS)
+@pytest.mark.parametrize("verdict", Verdict)
 def test_report_shows_results_and_ends_by_the_verdict(
     tmp_path: Path, capsys: Capture, verdict: Verdict
 ) -> None:
-    path = write(tmp_path / "results.json", results("PASS", verdict))
+    path = write(tmp_path / "results.json", results(Verdict.PASS, verdict))
     assert status("report", path) == (0 if verdict == "PASS" else 1)
     out = capsys.readouterr().out
     assert verdict in out
@@ -46,7 +47,7 @@ def test_report_shows_results_and_ends_by_the_verdict(
     assert "It says so." in out
 
 
-@pytest.mark.parametrize(("verdict", "expected"), [("PASS", 0), ("FAIL", 1)])
+@pytest.mark.parametrize(("verdict", "expected"), [(Verdict.PASS, 0), (Verdict.FAIL, 1)])
 def test_report_as_json(tmp_path: Path, capsys: Capture, verdict: Verdict, expected: int) -> None:
     path = write(tmp_path / "results.json", results(verdict))
     assert status("report", "--json", path) == expected
@@ -54,7 +55,7 @@ def test_report_as_json(tmp_path: Path, capsys: Capture, verdict: Verdict, expec
 
 
 def test_report_writes_a_page(tmp_path: Path, capsys: Capture) -> None:
-    path = write(tmp_path / "results.json", results("PASS"))
+    path = write(tmp_path / "results.json", results(Verdict.PASS))
     assert status("report", path, "--html", "report.html") == 0
     assert "It says so." in (tmp_path / "report.html").read_text()
 
@@ -83,7 +84,7 @@ def test_file_that_is_no_result_is_status_3(
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(("verdict", "expected"), [("PASS", 0), ("FAIL", 1)])
+@pytest.mark.parametrize(("verdict", "expected"), [(Verdict.PASS, 0), (Verdict.FAIL, 1)])
 def test_report_writes_a_summary_beside_what_it_shows(
     tmp_path: Path, capsys: Capture, verdict: Verdict, expected: int
 ) -> None:
@@ -95,21 +96,21 @@ def test_report_writes_a_summary_beside_what_it_shows(
 
 
 def test_report_writes_page_summary_and_json_at_once(tmp_path: Path, capsys: Capture) -> None:
-    path = write(tmp_path / "results.json", results("PASS"))
+    path = write(tmp_path / "results.json", results(Verdict.PASS))
     assert status("report", path, "--html", "report.html", "--summary", ".", "--json") == 0
-    assert Results.from_json(json.loads(capsys.readouterr().out)) == results("PASS")
+    assert Results.from_json(json.loads(capsys.readouterr().out)) == results(Verdict.PASS)
     assert (tmp_path / "report.html").exists()
     assert (tmp_path / "summary.md").exists()
 
 
 def test_report_writes_no_summary_unasked(tmp_path: Path) -> None:
-    path = write(tmp_path / "results.json", results("PASS"))
+    path = write(tmp_path / "results.json", results(Verdict.PASS))
     assert status("report", path) == 0
     assert [one.name for one in tmp_path.iterdir()] == ["results.json"]
 
 
 def test_summary_that_cannot_be_written_is_status_3(tmp_path: Path, capsys: Capture) -> None:
-    path = write(tmp_path / "results.json", results("PASS"))
+    path = write(tmp_path / "results.json", results(Verdict.PASS))
     assert status("report", path, "--summary", path) == 3
     err = capsys.readouterr().err
     assert f"cannot make the directory: File exists ({path})" in err
@@ -117,6 +118,6 @@ def test_summary_that_cannot_be_written_is_status_3(tmp_path: Path, capsys: Capt
 
 
 def test_page_that_cannot_be_written_is_status_3(tmp_path: Path, capsys: Capture) -> None:
-    path = write(tmp_path / "results.json", results("PASS"))
+    path = write(tmp_path / "results.json", results(Verdict.PASS))
     assert status("report", path, "--html", "/nonexistent/report.html") == 3
     assert "cannot write: No such file" in capsys.readouterr().err

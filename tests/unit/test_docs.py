@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cvmtune import cli
-from cvmtune.commands.prove import FEATURES
 from cvmtune.report import schema, summary
+from tests.fakes.bound import RULES, TRIALS
 
 TOP = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -74,7 +74,7 @@ def test_shown_command_is_taken(argv: list[str], capsys: pytest.CaptureFixture[s
     except SystemExit as end:
         assert end.code == 0, capsys.readouterr().err  # noqa: PT017
         return
-    assert set(getattr(arguments, "features", ())) <= set(FEATURES)
+    assert set(getattr(arguments, "features", ())) <= set(TRIALS)
 
 
 def test_readme_shows_what_the_tool_makes_of_the_recorded_run() -> None:
@@ -82,10 +82,10 @@ def test_readme_shows_what_the_tool_makes_of_the_recorded_run() -> None:
     (name,) = re.findall(r"^<!-- summary of (\S+) -->$", readme, re.MULTILINE)
     _, _, rest = readme.partition(f"<!-- summary of {name} -->\n")
     shown, _, _ = rest.partition("<!-- end of summary -->")
-    assert shown.strip() == summary.page(schema.load(TOP / name)).strip()
+    assert shown.strip() == summary.page(schema.load(TOP / name), RULES).strip()
     # Its pictures are those of the same run.
     pictures = re.findall(r"\]\((\S+\.svg)\)", readme)
-    made = summary.files(schema.load(TOP / name))
+    made = summary.files(schema.load(TOP / name), RULES)
     assert pictures
     for picture in pictures:
         assert Path(picture).parent == Path(name).parent

@@ -21,7 +21,8 @@ from cvmtune.core.errors import CvmtuneError
 from cvmtune.lab import client, machine
 from cvmtune.lab.errors import GuestDied, GuestHung, GuestPanicked, LabError, MissingTool
 from cvmtune.lab.machine import BootOptions, Machine, boot, guest_files
-from cvmtune.lab.machines import MACHINES, QEMU, STORE, Images, Terminal
+from cvmtune.lab.qemu import QEMU, STORE
+from cvmtune.lab.specs import MACHINES, Images, Terminal
 
 FAKE = Path(__file__).parents[1] / "fakes/qemu.py"
 IN_TIME = 30.0  # seconds in which the stand-in has started, on a busy computer too

@@ -58,7 +58,7 @@ def test_holds_the_package_as_it_is_here(payload: Path, members: dict[str, tarfi
     }
     packed = {name.removeprefix(f"{PACKAGE}/") for name in members if name.startswith(PACKAGE)}
     assert packed == here
-    assert {"cli.py", "lab/agent.py", "knobs/soft_ipi.py"} <= packed
+    assert {"cli/__init__.py", "lab/agent.py", "features/soft_ipi/knob.py"} <= packed
     for name in here:
         assert content(payload, f"{PACKAGE}/{name}") == (source / name).read_bytes()
 

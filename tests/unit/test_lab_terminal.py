@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 from cvmtune.core.errors import UsageError
-from cvmtune.lab.machines import Terminal
+from cvmtune.lab.specs import Terminal
 from cvmtune.lab.terminal import LEAVE, join, this_terminal
 
 PROMPT = 10.0

@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cvmtune.features.soft_ipi.advice import taken
+from cvmtune.features.wfx.vms import exits, exits_of
 from cvmtune.observe.capture import CPUS, KVM, Capture
-from cvmtune.observe.load import CpuLoad, Load, NfsLoad, load
+from cvmtune.observe.load import CpuLoad, Load, NfsLoad
+from tests.fakes.bound import load
 from tests.fakes.capture import BOOT_ID, GUEST, HOST, MOUNTSTATS, RDMA_PORT, changed, thread, vm
 
 Changes = Mapping[str, str | None]
+SECONDS = 10
 UPTIME, STAT, INTERRUPTS, SOFTIRQS = "/proc/uptime", "/proc/stat", "/proc/interrupts", "/proc/softirqs"
 # The host without its VM `db`.
 NO_DB = dict.fromkeys(path for path in HOST if "/1200-13/" in path or path.startswith("/proc/1200/"))
@@ -41,9 +46,13 @@ def rows(cpus: tuple[int, ...], **counts: tuple[int, ...]) -> str:
     return f"      {header}\n{''.join(lines)}Err: 0\n"
 
 
+def softly(cpu: CpuLoad) -> float:
+    return cpu.rows.get("SIPI", 0)
+
+
 QUIET = CpuLoad(
     ipis={"reschedule": 0, "call function": 0, "timer broadcast": 0, "irq work": 0},
-    soft_ipis=0,
+    rows={},
     interrupts=0,
     softirqs=0,
     busy=0,
@@ -102,7 +111,8 @@ def test_nothing_but_the_time() -> None:
 
 def test_nothing_happened() -> None:
     found = guest({})
-    assert found.cpus == {0: QUIET, 1: QUIET}
+    assert {cpu: replace(one, rows={}) for cpu, one in found.cpus.items()} == {0: QUIET, 1: QUIET}
+    assert not any(rate for one in found.cpus.values() for rate in one.rows.values())
     assert found.context_switches == 0
 
 
@@ -124,10 +134,10 @@ def test_interrupts_of_a_cpu() -> None:
     )
     cpus = guest({INTERRUPTS: after}, {INTERRUPTS: before}).cpus
     assert cpus[0].ipis == {"reschedule": 10, "call function": 20, "timer broadcast": 30, "irq work": 40}
-    assert (cpus[0].soft_ipis, cpus[1].soft_ipis) == (0, 50)
+    assert (softly(cpus[0]), softly(cpus[1])) == (0, 50)
     # Those that stop a CPU are of no load, and devices have numbers.
     assert cpus[0].interrupts == 5
-    assert (cpus[0].taken_ipis, cpus[1].taken_ipis) == (100, 50)
+    assert (taken(cpus[0]), taken(cpus[1])) == (100, 50)
     assert sum(cpus[1].ipis.values()) == 0
 
 
@@ -171,13 +181,13 @@ def test_cpu_that_was_offline_at_one_time_is_left_out(gone: str) -> None:
 def test_counts_since_boot_are_no_storm(path: str, before: str | None) -> None:
     """A CPU that came between the reading of two files, or a file that could not be read at first."""
     cpu = guest({}, {path: before}).cpus[1]
-    assert (cpu.taken_ipis, cpu.interrupts, cpu.softirqs) == (0, 0, 0)
+    assert (taken(cpu), cpu.interrupts, cpu.softirqs) == (0, 0, 0)
 
 
 def test_interrupt_that_came_meanwhile_counts_from_nothing() -> None:
     before, after = rows((0, 1), _10=(5, 5)), rows((0, 1), _10=(5, 5), _47=(0, 80), SIPI=(90, 0))
     cpus = guest({INTERRUPTS: after}, {INTERRUPTS: before}).cpus
-    assert (cpus[0].interrupts, cpus[1].interrupts, cpus[0].soft_ipis) == (0, 8, 9)
+    assert (cpus[0].interrupts, cpus[1].interrupts, softly(cpus[0])) == (0, 8, 9)
 
 
 def test_counters_that_went_backwards_are_no_rates() -> None:
@@ -193,7 +203,7 @@ def test_counters_that_went_backwards_are_no_rates() -> None:
     # Of the ticks that were counted, all were busy.
     assert (found.cpus[0].busy, found.cpus[0].idle, found.cpus[0].steal) == (1, 0, 0)
     assert (found.cpus[1].busy, found.cpus[1].idle, found.cpus[1].steal) == (0, 0, 0)
-    assert [one.taken_ipis for one in found.cpus.values()] == [0, 10]
+    assert [taken(one) for one in found.cpus.values()] == [0, 10]
     assert [one.interrupts for one in found.cpus.values()] == [0, 0]
     assert [one.softirqs for one in found.cpus.values()] == [0, 0]
     assert found.context_switches == 0
@@ -332,12 +342,12 @@ def test_vm_at_work() -> None:
         }
     )
     db, other = found.vms
-    assert (db.now.name, db.exits, db.wfx_exits) == ("db", 400, 300)
+    assert (db.now.name, exits(db) / SECONDS, exits_of(db)) == ("db", 300, {0: 3000, 1: 0})
     busy, idle = db.vcpus
-    assert (busy.ran, busy.waited, busy.sleeps, busy.wfx_exits) == (0.5, 0.2, 50, 300)
+    assert (busy.ran, busy.waited, busy.sleeps) == (0.5, 0.2, 50)
     # Its CPU was busy for 0.6 of the time.
     assert busy.beside == pytest.approx(0.1)
-    assert (idle.ran, idle.waited, idle.sleeps, idle.wfx_exits) == (0, 0, 0, 0)
+    assert (idle.ran, idle.waited, idle.sleeps) == (0, 0, 0)
     # One that may run on several CPUs has nothing beside it, and neither has one whose CPU is not seen.
     assert (idle.now.pinned_to, idle.beside) == (3, None)
     assert (other.vcpus[0].now.pinned_to, other.vcpus[0].beside) == (None, None)
@@ -375,9 +385,15 @@ def test_vm_that_came_meanwhile() -> None:
     """It is told where its vCPUs may run; what it counts is of no known time."""
     db, other = host({}, NO_DB).vms
     assert [vcpu.now.pinned_to for vcpu in db.vcpus] == [2, 3]
-    assert (db.exits, db.wfx_exits) == (0, 0)
-    assert [(vcpu.ran, vcpu.waited, vcpu.sleeps, vcpu.wfx_exits) for vcpu in db.vcpus] == [(0, 0, 0, 0)] * 2
+    assert (exits(db), exits_of(db)) == (0, {0: 0, 1: 0})
+    assert [(vcpu.ran, vcpu.waited, vcpu.sleeps) for vcpu in db.vcpus] == [(0, 0, 0)] * 2
     assert other.now.folder == "1300-9"
+
+
+def test_vcpu_whose_thread_came_meanwhile_has_no_exits_of_a_known_time() -> None:
+    before = dict.fromkeys(path for path in HOST if path.startswith("/proc/1200/task/1203/"))
+    db, _ = host(vm("1200-13", wfi=(3000, 50)), before).vms
+    assert exits_of(db) == {0: 0, 1: 0}
 
 
 def test_vm_that_went_meanwhile() -> None:
@@ -395,8 +411,8 @@ def test_vcpu_that_came_meanwhile() -> None:
 )
 def test_counters_of_a_vm_that_went_backwards_are_no_rates(later: Changes) -> None:
     found = host({**later, **thread(1200, 1203, "CPU 0/KVM", "2", ran=0, waited=0)}).vms[0]
-    assert (found.exits, found.wfx_exits) == (0, 0)
-    assert [(one.ran, one.waited, one.wfx_exits) for one in found.vcpus] == [(0, 0, 0), (0, 0, 0)]
+    assert (exits(found), exits_of(found)) == (0, {0: 0, 1: 0})
+    assert [(one.ran, one.waited) for one in found.vcpus] == [(0, 0), (0, 0)]
 
 
 def test_thread_whose_times_are_gone_has_no_rates() -> None:
@@ -413,8 +429,8 @@ def test_exits_that_are_counted_for_the_whole_vm_only(when: str) -> None:
     with_: Changes = {}
     before, after = (without if when in (one, "always") else with_ for one in ("before", "after"))
     found = host({**after, f"{KVM}/1200-13/wfi_exit_stat": "2050\n"}, before).vms[0]
-    assert [vcpu.wfx_exits for vcpu in found.vcpus] == [None, None]
-    assert found.wfx_exits == 100
+    assert exits_of(found) == {}
+    assert exits(found) / SECONDS == 100
 
 
 # Anything
@@ -435,10 +451,10 @@ def test_any_texts(
     )
     assert found.seconds == 10
     for cpu in found.cpus.values():
-        assert min(cpu.taken_ipis, cpu.interrupts, cpu.softirqs, cpu.busy, cpu.idle, cpu.steal) >= 0
+        assert min(taken(cpu), cpu.interrupts, cpu.softirqs, cpu.busy, cpu.idle, cpu.steal) >= 0
     for one in found.mounts:
         assert min(one.rpcs, one.rtt_ms) >= 0
     for machine in found.vms:
-        assert min(machine.exits, machine.wfx_exits) >= 0
+        assert min(exits(machine), *exits_of(machine).values(), 0) >= 0
         for vcpu in machine.vcpus:
-            assert min(vcpu.ran, vcpu.waited, vcpu.sleeps, vcpu.wfx_exits or 0, vcpu.beside or 0) >= 0
+            assert min(vcpu.ran, vcpu.waited, vcpu.sleeps, vcpu.beside or 0) >= 0

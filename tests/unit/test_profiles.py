@@ -12,23 +12,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune import profiles
+import cvmtune
 from cvmtune.core.cpumask import MAX_CPUS, CpuMask
 from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.knobs.catalogue import KNOBS
-from cvmtune.profiles import (
+from cvmtune.tuning.profile import Profile, Requirements
+from cvmtune.tuning.profile_files import Profiles
+from cvmtune.tuning.setting import Facts
+from tests.fakes.bound import (
+    KNOBS,
     SETTINGS,
     SHIPPED,
-    Facts,
-    Profile,
-    Requirements,
     available,
-    load,
+    check_value,
     resolve,
     resolve_setting,
     unmet,
 )
-from cvmtune.profiles.settings import check_value
+from tests.fakes.bound import load_profile as load
 
 GUEST_CONTROLS = frozenset({"ipi-poll-us", "ipi", "cq-idle-us", "cq-poll"})
 HOST_CONTROLS = frozenset({"wfx-guard", "wfx"})
@@ -98,13 +98,19 @@ def test_shipped_profiles_are_found_and_described() -> None:
     for profile in found:
         assert isinstance(profile, Profile)
         assert profile.description
-        assert profile.sources == (str(SHIPPED / f"{profile.name}.toml"),)
+        (source,) = profile.sources
+        assert Path(source).parent in SHIPPED
+        assert Path(source).name == f"{profile.name}.toml"
 
 
 def test_shipped_profiles_are_packaged() -> None:
     top = Path(__file__).resolve().parents[2]
     project = tomllib.loads((top / "pyproject.toml").read_text(encoding="utf-8"))
-    assert "profiles/*.toml" in project["tool"]["setuptools"]["package-data"]["cvmtune"]
+    packaged = project["tool"]["setuptools"]["package-data"]["cvmtune"]
+    package = Path(cvmtune.__file__).parent
+    for directory in SHIPPED:
+        assert any(file.match(glob) for file in directory.glob("*.toml") for glob in packaged)
+        assert package in directory.parents
 
 
 @pytest.mark.parametrize(
@@ -440,7 +446,7 @@ def test_path(layers: Layers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
     assert (profile.name, profile.description) == ("one", Path(name).name)
 
 
-@pytest.mark.parametrize("path", ["/nowhere/at/all.toml", str(SHIPPED / "nowhere.toml")])
+@pytest.mark.parametrize("path", ["/nowhere/at/all.toml", str(SHIPPED[0] / "nowhere.toml")])
 def test_path_to_nothing(layers: Layers, path: str) -> None:
     with pytest.raises(CvmtuneError, match="No such file") as caught:
         layers.load(path)
@@ -456,10 +462,10 @@ def test_only_trusted_files_are_read(layers: Layers, by_path: bool) -> None:
         layers.load(str(path) if by_path else "one")
 
 
-def test_what_is_shipped_is_as_good_as_the_code(layers: Layers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiles, "SHIPPED", layers.lower)
+def test_what_is_shipped_is_as_good_as_the_code(layers: Layers) -> None:
     layers.add_lower("one", "description = 'shipped'").chmod(0o666)
-    assert layers.load("one").description == "shipped"
+    profiles = Profiles(tuple(layers.directories), (layers.lower,), SETTINGS)
+    assert profiles.load("one").description == "shipped"
 
 
 def test_untrusted_parent_is_not_read(layers: Layers) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cvmtune.core.errors import UsageError
 from cvmtune.observe.capture import Capture
-from cvmtune.observe.features import CapturedSystem
+from cvmtune.observe.captured import CapturedSystem
 from cvmtune.observe.recording import dump, parse
 from tests.fakes.capture import GUEST, HOST
 

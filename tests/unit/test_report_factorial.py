@@ -11,10 +11,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cvmtune.bench import blackbox
-from cvmtune.bench.raw import Round, Series
+from cvmtune.experiments.rounds import Round, Series
 from cvmtune.report.factorial import factorial
-from cvmtune.report.schema import Effect, Factorial
+from cvmtune.report.gains import Effect, Factorial
+from tests.fakes.bound import BLACKBOX
 
 FACTORS = ("a", "b", "c")
 NOTHING: frozenset[str] = frozenset()
@@ -298,14 +298,14 @@ def test_nothing_measured_gives_nothing() -> None:
 
 def test_the_experiments_own_states() -> None:
     """Their names are not those of the features in them, and `on` is all four."""
-    gains = dict(zip(blackbox.FEATURES, (1.5, 1.1, 2.0, 1.25), strict=True))
+    gains = dict(zip(BLACKBOX.names, (1.5, 1.1, 2.0, 1.25), strict=True))
     rounds = [
         Round(name, index, (Series("insert", "t", "ns", "time", "lower", (value(on, index),)),))
         for value in (product(gains),)
         for index in range(2)
-        for name, on in blackbox.COMBINATIONS.items()
+        for name, on in BLACKBOX.states.items()
     ]
-    found = factorial("cvm", "insert", blackbox.FEATURES, blackbox.COMBINATIONS, rounds)
+    found = factorial("cvm", "insert", BLACKBOX.names, BLACKBOX.states, rounds)
     assert found is not None
     assert (len(found.cells), len(found.interactions)) == (16, 6)
     for gain in found.gains:

@@ -9,25 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from cvmtune.commands.prove import FEATURES
 from cvmtune.report import render
+from cvmtune.report.gains import Cell, Effect, Factorial, Gain, Interaction, Step
 from cvmtune.report.html import page
-from cvmtune.report.schema import (
-    Baseline,
-    BaselineMetric,
-    Breakdown,
-    Cell,
-    Effect,
-    Factorial,
-    Gain,
-    Interaction,
-    Metric,
-    Part,
-    Result,
-    Results,
-    Stats,
-    Step,
-)
+from cvmtune.report.schema import Baseline, BaselineMetric, Breakdown, Metric, Part, Result, Results, Verdict
+from cvmtune.report.stats import Stats
+from tests.fakes.bound import RULES, TRIALS
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -47,8 +34,8 @@ def results(text: str = "plain words", feature: str = "ipi") -> Results:
     return Results(
         environment={"kernel": text, "cpus": 4, "list": [text, 1], "machine": {"cvm": text, "none": None}},
         results=(
-            Result(feature, "cvm", (notify, narrow, zero, sgi, exits), "PASS", text),
-            Result(feature, "plain", (notify, sgi), "UNDECIDED", text),
+            Result(feature, "cvm", (notify, narrow, zero, sgi, exits), Verdict.PASS, text),
+            Result(feature, "plain", (notify, sgi), Verdict.UNDECIDED, text),
         ),
         baselines=(Baseline(f"vm, {text}", "vm", (beside,)),),
     )
@@ -114,7 +101,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def text() -> str:
-    return page(results())
+    return page(results(), RULES)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +111,7 @@ def parsed(text: str) -> Page:
 
 @pytest.fixture(scope="module")
 def factorial_text() -> str:
-    return page(factorial())
+    return page(factorial(), RULES)
 
 
 @pytest.fixture(scope="module")
@@ -182,8 +169,7 @@ def test_shows_gains_interactions_and_combinations(factorial_parsed: Page, parse
 def test_a_single_step_has_no_second() -> None:
     told = factorial()
     inserts = told.factorials[0]
-    single = (replace(inserts, steps=inserts.steps[:1]),)
-    words = Page(page(Results({}, (), (), single))).words
+    words = Page(page(replace(told, factorials=(replace(inserts, steps=inserts.steps[:1]),)), RULES)).words
     assert "turn on first plain words (gains 1.14 [1.10, 1.20]; all so far 1.14). What is not" in words
     assert "then ipi" not in words
     assert "no feature alone" not in words
@@ -245,42 +231,45 @@ def test_colours_follow_light_and_dark_mode(either: tuple[str, Page]) -> None:
     assert not re.search("#0000(0[1-8]|1[0-6])", text)
 
 
-def test_escapes_text() -> None:
-    hostile = '<script>alert(1)</script>--><script>"><b onclick="x">$x_&lt;'
+@pytest.mark.parametrize(
+    "hostile", ["<script>alert(1)</script>", "--><script>", '"><b onclick="x">', "$x_", "&lt;"]
+)
+def test_escapes_text(hostile: str) -> None:
     for told in (results(hostile), factorial(hostile)):
-        text = page(told)
+        text = page(told, RULES)
         parsed = Page(text)
         assert "<script" not in text
         assert not parsed.tags["b"]
         assert parsed.words.count(hostile) >= (30 if told.factorials else 10)
 
 
-def test_says_what_a_feature_is() -> None:
-    """A known one's title is in place of its name in headings, and two paragraphs are beneath it."""
-    _, one = results().results
-    every = tuple(replace(one, feature=feature, metrics=one.metrics[1:]) for feature in (*FEATURES, "warp"))
-    words = Page(page(Results({}, every))).words
-    for feature in FEATURES:
-        assert f"UNDECIDED {feature} on plain" not in words
-        # Up to the next feature, or what comes after the last.
-        after = words.partition(f"({feature})\n")[2]
-        section = re.split(r".*\([a-z-]+\)\n|Rounds with the feature off and on", after)[0]
-        paragraphs = [line for line in section.splitlines() if line.strip()]
-        assert len(paragraphs) == 2, feature
-        assert all(paragraph.endswith(".") for paragraph in paragraphs)
-    assert "UNDECIDED warp on plain" in words
+@pytest.mark.parametrize("feature", tuple(TRIALS))
+def test_says_what_a_feature_is(feature: str) -> None:
+    """Its title is in place of its name in headings, and two paragraphs are beneath it."""
+    words = Page(page(results(feature=feature), RULES)).words
+    assert f"PASS {feature} on cvm" not in words
+    section = words.partition(f"({feature})\n")[2].partition("Rounds with the feature off and on")[0]
+    paragraphs = [line for line in section.splitlines() if line.strip()]
+    assert len(paragraphs) == 2
+    assert all(paragraph.endswith(".") for paragraph in paragraphs)
+
+
+def test_knows_no_words_for_another_feature_yet_shows_it() -> None:
+    assert "warp on cvm" in Page(page(results(feature="warp"), RULES)).words
+    assert "ipi on cvm" in Page(page(results(), {})).words
 
 
 def test_no_results_still_give_a_page() -> None:
-    assert "holds no results" in Page(page(Results({}, ()))).words
+    assert "holds no results" in Page(page(Results({}, ()), RULES)).words
 
 
-def test_is_reproducible(factorial_text: str) -> None:
-    assert page(factorial()) == factorial_text
+def test_is_reproducible(text: str, factorial_text: str) -> None:
+    assert page(results(), RULES) == text
+    assert page(factorial(), RULES) == factorial_text
 
 
 def test_render_writes_both(tmp_path: Path, text: str) -> None:
     html, json = tmp_path / "report.html", tmp_path / "results.json"
-    render(results(), html=html, json=json)
+    render(results(), RULES, html=html, json=json)
     assert html.read_text(encoding="utf-8") == text
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["report.html", "results.json"]

@@ -6,13 +6,17 @@ from typing import Literal
 
 import pytest
 
-from cvmtune.bench.blackbox import COMBINATIONS, FEATURES, SINGLES
-from cvmtune.bench.raw import RawRun, Round, Series
 from cvmtune.core.errors import CvmtuneError
-from cvmtune.report.judge import RULES, judge
-from cvmtune.report.rules_blackbox import MAIN_METRICS
+from cvmtune.experiments.rounds import RawRun, Round, Series
+from cvmtune.report.judge import judge
+from cvmtune.report.rule import Rule
 from cvmtune.report.schema import Baseline, Breakdown, Metric, Part, Result, Verdict
 from cvmtune.report.stats import KEPT_SAMPLES
+from cvmtune.workloads.blackbox.metrics import MAIN_METRICS
+from tests.fakes.bound import BLACKBOX, RULES
+
+COMBINATIONS, FEATURES = BLACKBOX.states, BLACKBOX.names
+SINGLES = FEATURES
 
 
 def count(name: str, value: float) -> Series:
@@ -33,7 +37,7 @@ def counts(sgi: float, exits: float | None) -> list[Series]:
 
 
 def only(raw: RawRun) -> Result:
-    (result,) = judge([raw], []).results
+    (result,) = judge([raw], [], RULES).results
     return result
 
 
@@ -127,7 +131,7 @@ def test_no_rounds_at_all_is_undecided() -> None:
 
 def test_runs_of_one_feature_and_machine_are_judged_together() -> None:
     one = run(counts(1.0, 2.9), counts(0.0, 0.0), rounds=2)
-    results = judge([one, run(counts(1.0, None), counts(0.0, None), machine="plain"), one], []).results
+    results = judge([one, run(counts(1.0, None), counts(0.0, None), machine="plain"), one], [], RULES).results
     rounds = {result.machine: metric(result, "sgi_per_ipi").off.n for result in results}
     assert rounds == {"cvm": 4, "plain": 4}
 
@@ -135,27 +139,26 @@ def test_runs_of_one_feature_and_machine_are_judged_together() -> None:
 def test_baselines_are_one_a_machine_and_state() -> None:
     vm = run([time("notify", 4)], [time("notify", 2)], machine="vm")
     cvm = RawRun("ipi", "cvm", (Round("nohlt", 0, (time("notify", 5), *counts(1.0, 2.1))),), {})
-    baselines = judge([], [vm, cvm]).baselines
+    baselines = judge([], [vm, cvm], RULES).baselines
     assert [one.name for one in baselines] == ["vm, feature off", "vm, feature on", "cvm, nohlt"]
     assert [one.name for one in baselines[2].metrics] == ["notify", "sgi_per_ipi", "exits_per_ipi"]
     assert baselines[0].metrics[0].values.mean == 4
 
 
-def test_rule_gets_what_was_measured_on_its_machine_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rule_gets_what_was_measured_on_its_machine_and_nothing_else() -> None:
     seen: dict[str, list[str]] = {}
 
     def rule(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[Verdict, str]:
         seen[metrics[0].title] = [one.name for one in baselines]
-        return "PASS", "well"
-
-    monkeypatch.setitem(RULES, "vtimer", rule)
+        return Verdict.PASS, "well"
 
     def raw(machine: str, *states: str) -> RawRun:
         series = (Series("exits", machine, "each", "count", "lower", (1.0,)),)
         return RawRun("vtimer", machine, tuple(Round(state, 0, series) for state in states), {})
 
     baselines = [raw("cvm", "HW bit"), raw("vm", "ordinary VM"), raw("cvm", "other", "HW bit")]
-    results = judge([raw("cvm", "off", "on"), raw("vm", "off", "on"), raw("plain", "off", "on")], baselines)
+    judged = [raw("cvm", "off", "on"), raw("vm", "off", "on"), raw("plain", "off", "on")]
+    results = judge(judged, baselines, {"vtimer": Rule(rule, "exits")})
     own = {name: [f"{name}, feature off", f"{name}, feature on"] for name in ("cvm", "vm", "plain")}
     assert seen == {
         "cvm": ["cvm, HW bit", "cvm, other", *own["cvm"]],
@@ -169,7 +172,7 @@ def test_rule_gets_what_was_measured_on_its_machine_and_nothing_else(monkeypatch
 def test_environment_keeps_what_is_shared_and_tells_what_differs() -> None:
     one = RawRun("ipi", "cvm", (), {"kernel": "6.12", "mem": 1})
     other = RawRun("ipi", "vm", (), {"kernel": "6.12", "mem": 2})
-    assert judge([one], [other]).environment == {
+    assert judge([one], [other], RULES).environment == {
         "kernel": "6.12",
         "mem": {"run 1, ipi on cvm": 1, "run 2, ipi on vm": 2},
     }
@@ -177,14 +180,14 @@ def test_environment_keeps_what_is_shared_and_tells_what_differs() -> None:
 
 def test_refuses_a_feature_without_rule() -> None:
     with pytest.raises(CvmtuneError) as caught:
-        judge([RawRun("warp", "cvm", (), {})], [])
+        judge([RawRun("warp", "cvm", (), {})], [], RULES)
     assert caught.value.where == "warp"
 
 
 def test_refuses_rounds_that_disagree_on_a_metric() -> None:
     seconds = Series("notify", "NOTIFY", "s", "time", "lower", (1.0,))
     with pytest.raises(CvmtuneError, match="disagree") as caught:
-        judge([run([time("notify", 7)], [seconds])], [])
+        judge([run([time("notify", 7)], [seconds])], [], RULES)
     assert caught.value.where == "notify"
 
 
@@ -207,6 +210,7 @@ def test_parts_are_no_metrics() -> None:
     found = judge(
         [run([*off, time("write", 9), *parts(queue=4, wire=5)], [*on, time("write", 3), *parts(wire=3)])],
         [beside],
+        RULES,
     )
     (result,) = found.results
     assert [one.name for one in result.metrics] == ["sgi_per_ipi", "write"]
@@ -229,7 +233,7 @@ def test_breakdowns_are_one_a_machine_state_and_metric() -> None:
         {},
     )
     vm = RawRun("ipi", "vm", (Round("off", 0, (time("write", 7), *parts(wire=7))),), {})
-    assert judge([cvm], [vm]).breakdowns == tuple(
+    assert judge([cvm], [vm], RULES).breakdowns == tuple(
         Breakdown(machine, state, metric, metric.upper(), "ns", parts)
         for machine, state, metric, parts in (
             *(
@@ -250,7 +254,7 @@ def test_breakdowns_are_one_a_machine_state_and_metric() -> None:
 
 def test_parts_are_those_of_the_metric_of_that_whole_name() -> None:
     series = [time("write", 1), *parts(queue=1), time("write_2", 2), time("write_2/queue", 2)]
-    found = judge([run([*counts(1.0, None), *series], counts(0.0, None))], []).breakdowns
+    found = judge([run([*counts(1.0, None), *series], counts(0.0, None))], [], RULES).breakdowns
     assert [(one.metric, [(part.name, part.mean) for part in one.parts]) for one in found] == [
         ("write", [("queue", 1.0)]),
         ("write_2", [("queue", 2.0)]),
@@ -259,13 +263,13 @@ def test_parts_are_those_of_the_metric_of_that_whole_name() -> None:
 
 def test_a_metric_without_parts_and_parts_without_a_metric_have_no_breakdown() -> None:
     series = [time("read", 1), *parts(queue=1)]
-    assert judge([run([*counts(1.0, None), *series], counts(0.0, None))], []).breakdowns == ()
+    assert judge([run([*counts(1.0, None), *series], counts(0.0, None))], [], RULES).breakdowns == ()
 
 
 def test_rounds_of_one_state_in_several_runs_have_one_breakdown() -> None:
     one = run([time("write", 4), *parts(all=4)], [], rounds=3)
     other = run([time("write", 8), *parts(all=8)], [], rounds=1)
-    (found,) = judge([one, other], []).breakdowns
+    (found,) = judge([one, other], [], RULES).breakdowns
     assert found.parts == (Part("all", "WRITE/ALL", 5.0),)
 
 
@@ -288,7 +292,7 @@ def in_states(feature: str, states: Sequence[str], metrics: Sequence[str], machi
 
 def test_factorials_are_of_the_main_metrics_of_blackbox() -> None:
     metrics = (*MAIN_METRICS, "insert_2", "insert_lost")
-    found = judge([in_states("blackbox", tuple(COMBINATIONS), metrics)], []).factorials
+    found = judge([in_states("blackbox", tuple(COMBINATIONS), metrics)], [], RULES).factorials
     assert [(one.machine, one.metric, one.factors) for one in found] == [
         ("cvm", metric, FEATURES) for metric in MAIN_METRICS
     ]
@@ -301,7 +305,7 @@ def test_factorials_are_of_the_main_metrics_of_blackbox() -> None:
 
 
 def test_factorials_of_a_short_form_have_gains_alone() -> None:
-    (found,) = judge([in_states("blackbox", ("off", "on", *SINGLES), ("tpcb",))], []).factorials
+    (found,) = judge([in_states("blackbox", ("off", "on", *SINGLES), ("tpcb",))], [], RULES).factorials
     assert [(gain.alone.ratio, gain.last, gain.overall) for gain in found.gains] == [(2.0, None, None)] * 4
     assert len(found.cells) == 6
     assert found.interactions == ()
@@ -309,13 +313,24 @@ def test_factorials_of_a_short_form_have_gains_alone() -> None:
 
 @pytest.mark.parametrize("feature", sorted(RULES.keys() - {"blackbox"}))
 def test_no_other_feature_has_factorials(feature: str) -> None:
-    assert judge([in_states(feature, tuple(COMBINATIONS), MAIN_METRICS)], []).factorials == ()
+    assert judge([in_states(feature, tuple(COMBINATIONS), MAIN_METRICS)], [], RULES).factorials == ()
 
 
 def test_baselines_and_off_and_on_alone_have_no_factorials() -> None:
     vm = in_states("blackbox", tuple(COMBINATIONS), MAIN_METRICS, "vm")
-    assert judge([in_states("blackbox", ("off", "on"), MAIN_METRICS)], [vm]).factorials == ()
+    assert judge([in_states("blackbox", ("off", "on"), MAIN_METRICS)], [vm], RULES).factorials == ()
 
 
 def test_a_metric_that_was_never_measured_has_no_factorial() -> None:
-    assert judge([in_states("blackbox", tuple(COMBINATIONS), ("insert_2",))], []).factorials == ()
+    assert judge([in_states("blackbox", tuple(COMBINATIONS), ("insert_2",))], [], RULES).factorials == ()
+
+
+def test_ratio_and_interval_of_what_should_rise_are_on_over_off() -> None:
+    rounds = [
+        Round(state, index, (time("speed", value * (1 + index / 10), better="higher"),))
+        for index in range(4)
+        for state, value in (("off", 10.0), ("on", 30.0))
+    ]
+    found = metric(only(RawRun("ipi", "cvm", tuple(rounds), {})), "speed")
+    assert found.ratio == pytest.approx(3)
+    assert found.ci95 == pytest.approx((3, 3))

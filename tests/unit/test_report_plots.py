@@ -12,16 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvmtune.report import plots
-from cvmtune.report.schema import (
-    Baseline,
-    BaselineMetric,
-    Breakdown,
-    Metric,
-    Part,
-    Result,
-    Results,
-    Stats,
-)
+from cvmtune.report.schema import Baseline, BaselineMetric, Breakdown, Metric, Part, Result, Results, Verdict
+from cvmtune.report.stats import Stats
 
 # Stand-ins of colours, all of which a finished plot has replaced.
 PLACEHOLDER = re.compile("#0000(0[1-8]|1[0-6])")
@@ -217,7 +209,7 @@ def test_a_distribution_is_a_file_of_its_own() -> None:
         Baseline("plain, <other>", "plain", (beside,)),
         Baseline("cvm, nohlt", "cvm", ()),
     )
-    results = Results({}, (Result("blackbox", "cvm", (write,), "PASS", ""),), baselines)
+    results = Results({}, (Result("blackbox", "cvm", (write,), Verdict.PASS, ""),), baselines)
     svg = str(plots.distribution(write, results, "one-"))
     found = texts(svg)
     assert {"off", "on", "vm, feature off", "plain, <other>", "ns"} <= set(found)

@@ -11,26 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune.bench.raw import BETTER, KINDS
 from cvmtune.core.errors import CvmtuneError
+from cvmtune.experiments.rounds import BETTER, KINDS
 from cvmtune.report import render, schema
-from cvmtune.report.schema import (
-    VERDICTS,
-    Baseline,
-    BaselineMetric,
-    Breakdown,
-    Cell,
-    Effect,
-    Factorial,
-    Gain,
-    Interaction,
-    Metric,
-    Part,
-    Result,
-    Results,
-    Stats,
-    Step,
-)
+from cvmtune.report.gains import Cell, Effect, Factorial, Gain, Interaction, Step
+from cvmtune.report.schema import Baseline, BaselineMetric, Breakdown, Metric, Part, Result, Results, Verdict
+from cvmtune.report.stats import Stats
 
 Place = tuple[str | int, ...]
 
@@ -56,7 +42,7 @@ metrics = st.builds(
     ci95=st.none() | intervals,
 )
 measured = st.builds(
-    Result, metrics=st.lists(metrics, max_size=2).map(tuple), verdict=st.sampled_from(VERDICTS)
+    Result, metrics=st.lists(metrics, max_size=2).map(tuple), verdict=st.sampled_from(Verdict)
 )
 effects = st.builds(Effect, ratio=finite, ci95=st.none() | intervals)
 factorials = st.builds(
@@ -148,7 +134,7 @@ def test_survives_json(data: Results) -> None:
 def test_reads_what_render_wrote(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text("older")
-    render(Results.from_json(GOOD), html=None, json=path)
+    render(Results.from_json(GOOD), {}, html=None, json=path)
     assert schema.load(path) == Results.from_json(GOOD)
     assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
 
@@ -322,11 +308,11 @@ def test_load_of_no_file(tmp_path: Path) -> None:
 
 def test_render_into_no_directory(tmp_path: Path) -> None:
     with pytest.raises(CvmtuneError, match="cannot write"):
-        render(Results.from_json(GOOD), html=None, json=tmp_path / "absent" / "results.json")
+        render(Results.from_json(GOOD), {}, html=None, json=tmp_path / "absent" / "results.json")
 
 
 def test_render_leaves_nothing_aside_when_it_fails(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     with pytest.raises(CvmtuneError, match="cannot write"):
-        render(Results.from_json(GOOD), html=None, json=tmp_path / "taken")
+        render(Results.from_json(GOOD), {}, html=None, json=tmp_path / "taken")
     assert [entry.name for entry in tmp_path.iterdir()] == ["taken"]

@@ -130,3 +130,18 @@ def test_rounds_to_settle_follows_the_effect_size() -> None:
 
 def test_no_rounds_settle_no_effect() -> None:
     assert stats.rounds_to_settle([([1.0], [2.0]), ([2.0], [1.0])]) is None
+
+
+def test_interval_leaves_out_a_fortieth_at_either_end() -> None:
+    """95 %: of the resampled ratios, in their order, that after the lowest 2.5 % and the last of the 97.5
+    %."""
+    pairs = [([float(10 + n)], [float(5 + n % 3)]) for n in range(8)]
+    draw = random.Random(stats.SEED)
+    ratios = []
+    for _ in range(stats.RESAMPLES):
+        drawn = draw.choices(pairs, k=len(pairs))
+        ratios.append(sum(one[0] for one, _ in drawn) / sum(two[0] for _, two in drawn))
+    low, high = stats.bootstrap_interval(pairs) or (0.0, 0.0)
+    for end, share in ((low, 0.025), (high, 0.975)):
+        below = sum(ratio < end - 1e-9 for ratio in ratios)
+        assert below <= share * len(ratios) <= below + sum(abs(ratio - end) <= 1e-9 for ratio in ratios)

@@ -12,17 +12,22 @@ from xml.etree import ElementTree
 
 import pytest
 
-from cvmtune.bench.blackbox import AFTER, COMBINATIONS, FEATURES, SINGLES
-from cvmtune.bench.raw import RawRun, Round, Series
 from cvmtune.core.errors import CvmtuneError
+from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.report import summarise
 from cvmtune.report.judge import judge
-from cvmtune.report.rules_blackbox import CLOSED, MAIN_METRICS, REQUESTED
-from cvmtune.report.schema import Metric, Result, Results, Stats
+from cvmtune.report.rule import Goal, Rule
+from cvmtune.report.schema import Metric, Result, Results, Verdict
+from cvmtune.report.stats import Stats
 from cvmtune.report.summary import PAGE, files, page
 from cvmtune.report.table import format_effect
+from cvmtune.workloads.blackbox.experiment import AFTER
+from cvmtune.workloads.blackbox.metrics import CLOSED, MAIN_METRICS
+from cvmtune.workloads.blackbox.verdict import REQUESTED
+from tests.fakes.bound import BLACKBOX, RULES
 
-pytestmark = pytest.mark.usefixtures("few_resamples")
+COMBINATIONS, FEATURES = BLACKBOX.states, BLACKBOX.names
+SINGLES = FEATURES
 
 ENVIRONMENT: dict[str, object] = {
     "date": "2025-03-04 05:06 UTC",
@@ -80,6 +85,7 @@ def results(
     return judge(
         [RawRun("blackbox", "cvm", (*judged, outcome(title)), environment)],
         [RawRun("blackbox", "vm", (vm,), environment)],
+        RULES,
     )
 
 
@@ -90,7 +96,7 @@ def whole() -> Results:
 
 @pytest.fixture(scope="module")
 def written(whole: Results) -> Mapping[str, str]:
-    return files(whole)
+    return files(whole, RULES)
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +128,9 @@ def rows(text: str, first: str) -> list[list[str]]:
 def test_the_same_results_give_the_same_text(whole: Results, written: Mapping[str, str]) -> None:
     again = results()
     assert again == whole
-    assert files(again) == written
+    assert files(again, RULES) == written
     read = Results.from_json(json.loads(json.dumps(whole.to_json())))
-    assert files(read)[PAGE] == written[PAGE]
+    assert files(read, RULES)[PAGE] == written[PAGE]
 
 
 def test_says_when_on_what_and_that_times_are_emulated(text: str) -> None:
@@ -136,11 +142,11 @@ def test_says_when_on_what_and_that_times_are_emulated(text: str) -> None:
 
 def test_of_runs_that_differ_the_first_is_named() -> None:
     each = {"run 1, ipi on cvm": "2025-03-04", "run 2, ipi on vm": "2025-03-05"}
-    assert page(Results({**ENVIRONMENT, "date": each}, ())).startswith("Measured 2025-03-04 with")
+    assert page(Results({**ENVIRONMENT, "date": each}, ()), RULES).startswith("Measured 2025-03-04 with")
 
 
 def test_an_environment_that_says_nothing_still_gives_a_page() -> None:
-    assert page(Results({}, ())).startswith("Measured unknown with cvmtune unknown on unknown")
+    assert page(Results({}, ()), RULES).startswith("Measured unknown with cvmtune unknown on unknown")
 
 
 def test_verdicts_are_there_with_what_was_saved(text: str) -> None:
@@ -159,7 +165,7 @@ def test_verdicts_are_there_with_what_was_saved(text: str) -> None:
 )
 def test_each_feature_has_one_figure(feature: str, name: str | None) -> None:
     metrics = (count("other", 7.0, 5.0), *([count(name, 4.0, 0.5)] if name else []))
-    text = page(Results(ENVIRONMENT, (Result(feature, "plain", metrics, "UNDECIDED", ""),)))
+    text = page(Results(ENVIRONMENT, (Result(feature, "plain", metrics, Verdict.UNDECIDED, ""),)), RULES)
     what = f"Title of {name}: 4.00 → 0.500" if name else ""
     assert rows(text, "feature") == [[feature, "plain", "UNDECIDED", what]]
 
@@ -192,7 +198,7 @@ def test_latencies_are_in_ms_with_what_all_features_gain(text: str) -> None:
 
 
 def test_without_an_ordinary_vm_nothing_is_said_of_it(whole: Results) -> None:
-    found = rows(page(replace(whole, baselines=())), LATENCIES)
+    found = rows(page(replace(whole, baselines=()), RULES), LATENCIES)
     assert [row[-1] for row in found] == ["n/a"] * 3
 
 
@@ -202,7 +208,8 @@ def test_latencies_tell_of_how_many_they_are() -> None:
         latency("tpcb", 2.0), off=replace(one(2 * MS), n=12_345), on=Stats(3, MS, MS, MS, (MS, MS))
     )
     ((title, off, on, *_),) = rows(
-        page(Results(ENVIRONMENT, (Result("blackbox", "cvm", (metric,), "PASS", ""),))), LATENCIES
+        page(Results(ENVIRONMENT, (Result("blackbox", "cvm", (metric,), Verdict.PASS, ""),)), RULES),
+        LATENCIES,
     )
     assert title == "tpcb"
     assert off == "2.00; 2.00, 2.00, 2.00 (12345)"
@@ -236,14 +243,14 @@ def test_gains_are_those_of_the_results(whole: Results, text: str) -> None:
 
 def test_of_steps_that_end_early_the_rest_is_not_named(whole: Results) -> None:
     insert, *others = whole.factorials
-    text = page(replace(whole, factorials=(replace(insert, steps=insert.steps[:2]), *others)))
+    text = page(replace(whole, factorials=(replace(insert, steps=insert.steps[:2]), *others)), RULES)
     assert text.count("then cq-poll (1.50 [1.50, 1.50]). What is not named gains nothing more") == 1
     assert text.count("then wfx (1.20 [1.20, 1.20]). What is not named gains nothing more") == 2
 
 
 def test_where_there_are_no_steps_the_page_says_so(whole: Results) -> None:
     insert, *others = whole.factorials
-    text = page(replace(whole, factorials=(replace(insert, steps=()), *others)))
+    text = page(replace(whole, factorials=(replace(insert, steps=()), *others)), RULES)
     assert text.count("\n\nNo feature alone gains anything that can be seen.") == 1
     assert text.count("Turn on first") == text.count("What is not named") == 2
 
@@ -252,15 +259,15 @@ def test_features_that_gain_nothing_are_not_named(monkeypatch: pytest.MonkeyPatc
     """Neither one that makes it slower nor one that changes nothing is to be turned on."""
     for feature, gain in {"ipi": 1.0, "vtimer": 0.8, "cq-poll": 1.5, "wfx": 0.5}.items():
         monkeypatch.setitem(GAIN, feature, gain)
-    assert page(results()).count("Turn on first: cq-poll (1.50 [1.50, 1.50]). What is not named") == 3
+    assert page(results(), RULES).count("Turn on first: cq-poll (1.50 [1.50, 1.50]). What is not named") == 3
     monkeypatch.setitem(GAIN, "cq-poll", 0.9)
-    text = page(results())
+    text = page(results(), RULES)
     assert text.count("No feature alone gains anything that can be seen.") == 3
     assert "Turn on" not in text
 
 
 def test_a_short_form_says_what_it_has() -> None:
-    text = page(results(("off", "on", *SINGLES)))
+    text = page(results(("off", "on", *SINGLES)), RULES)
     found = [table[2:] for table in tables(text) if table[0][1] == "alone"]
     assert found[0][1] == ["vtimer", "1.25 [1.25, 1.25]", "n/a", "n/a"]
     assert "Interactions" not in text
@@ -287,16 +294,16 @@ def test_bar_is_met_or_missed_by_the_whole_interval(ci95: tuple[float, float] | 
     metrics = tuple(latency(name, 2.0, ci95 if name == "tpcb" else wide) for name in MAIN_METRICS)
     # Nobody asked for anything of these.
     metrics = (*metrics, latency("insert_2", 1.0), latency("insert_1_closed", 9.0))
-    text = page(Results(ENVIRONMENT, (Result("blackbox", "cvm", metrics, "PASS", ""),)))
+    text = page(Results(ENVIRONMENT, (Result("blackbox", "cvm", metrics, Verdict.PASS, ""),)), RULES)
     wanted = f"insert not settled, tpcb {said}, audit not settled."
     assert f"Asked for: a ratio of {REQUESTED:g} at a rate; by the intervals: {wanted}\n" in text
 
 
 def test_results_without_blackbox_give_a_page_of_verdicts() -> None:
     result = Result(
-        "ipi", "cvm", (count("sgi_per_ipi", 1.0, 0.0), latency("notify", 5.0)), "FAIL", "It says so."
+        "ipi", "cvm", (count("sgi_per_ipi", 1.0, 0.0), latency("notify", 5.0)), Verdict.FAIL, "It says so."
     )
-    found = files(Results(ENVIRONMENT, (result,)))
+    found = files(Results(ENVIRONMENT, (result,)), RULES)
     assert list(found) == [PAGE]
     text = found[PAGE]
     assert "2025-03-04" in text
@@ -311,13 +318,28 @@ def test_results_without_blackbox_give_a_page_of_verdicts() -> None:
     assert "![" not in text
 
 
+def test_without_its_rule_an_experiment_has_its_verdict(whole: Results) -> None:
+    found = files(whole, {})
+    assert list(found) == [PAGE]
+    assert tables(found[PAGE])[0][2:] == [["blackbox", "cvm", "PASS", ""]]
+    assert "Asked for" not in found[PAGE]
+
+
+def test_any_experiment_may_have_a_goal() -> None:
+    rule = Rule(lambda metrics, _: (Verdict.PASS, ""), "warp_ns", Goal(("warp_ns",), 2.0))
+    metrics = (latency("warp_ns", 3.0, (2.5, 3.5)), latency("other_ns", 1.0))
+    text = page(Results(ENVIRONMENT, (Result("warp", "vm", metrics, Verdict.PASS, ""),)), {"warp": rule})
+    assert "Asked for: a ratio of 2; by the intervals: warp_ns met.\n" in text
+    assert tables(text)[1][0][-1] == "vm off/vm on"
+
+
 def test_no_results_give_a_page() -> None:
-    assert list(files(Results({}, ()))) == [PAGE]
+    assert list(files(Results({}, ()), RULES)) == [PAGE]
 
 
 def test_other_features_are_beside_blackbox(whole: Results, text: str) -> None:
-    other = Result("ipi", "cvm", (count("sgi_per_ipi", 1.0, 0.0), latency("notify", 5.0)), "PASS", "")
-    both = page(replace(whole, results=(other, *whole.results)))
+    other = Result("ipi", "cvm", (count("sgi_per_ipi", 1.0, 0.0), latency("notify", 5.0)), Verdict.PASS, "")
+    both = page(replace(whole, results=(other, *whole.results)), RULES)
     assert [row[0] for row in rows(both, "feature")][:2] == ["ipi", "blackbox"]
     # Its times are not among those of the database.
     assert "notify" not in both
@@ -326,12 +348,12 @@ def test_other_features_are_beside_blackbox(whole: Results, text: str) -> None:
 
 @pytest.mark.parametrize("hostile", ["a|b", "|", "||| --- |", "\\|"])
 def test_a_title_cannot_break_a_table(text: str, hostile: str) -> None:
-    other = page(results(title=hostile))
+    other = page(results(title=hostile), RULES)
     assert [[len(line) for line in table] for table in tables(other)] == [
         [len(line) for line in table] for table in tables(text)
     ]
     metric = replace(count("sgi_per_ipi", 1.0, 0.0), title=hostile)
-    verdicts = page(Results({}, (Result(f"ipi{hostile}", hostile, (metric,), "PASS", ""),)))
+    verdicts = page(Results({}, (Result(f"ipi{hostile}", hostile, (metric,), Verdict.PASS, ""),)), RULES)
     assert len(rows(verdicts, "feature")[0]) == 4
 
 
@@ -381,7 +403,9 @@ def test_bars_are_of_off_and_on_the_judged_machine_first(written: Mapping[str, s
 
 
 def test_off_is_before_on_whatever_came_first() -> None:
-    found = words(files(results(tuple(reversed(tuple(COMBINATIONS)))))["where-the-time-goes-audit.svg"])
+    found = words(
+        files(results(tuple(reversed(tuple(COMBINATIONS)))), RULES)["where-the-time-goes-audit.svg"]
+    )
     assert [one for one in found if re.match(r"c?vm, ", one)] == ["cvm, off", "cvm, on", "vm, off"]
 
 
@@ -391,7 +415,7 @@ def test_latencies_are_drawn_with_those_of_other_machines(written: Mapping[str, 
 
 def test_pictures_are_well_formed_whatever_a_title_says() -> None:
     hostile = "<script>&amp;]]>--\"'"
-    found = files(results(("off", "on"), title=hostile))
+    found = files(results(("off", "on"), title=hostile), RULES)
     assert len(found) == 7
     for name, picture in found.items():
         if name != PAGE:
@@ -405,14 +429,14 @@ def test_pictures_are_well_formed_whatever_a_title_says() -> None:
 
 def test_summarise_writes_all_of_it(tmp_path: Path, whole: Results, written: Mapping[str, str]) -> None:
     place = tmp_path / "new" / "summary"
-    assert sorted(path.name for path in summarise(whole, place)) == sorted(written)
+    assert sorted(path.name for path in summarise(whole, RULES, place)) == sorted(written)
     assert {path.name: path.read_text(encoding="utf-8") for path in place.iterdir()} == written
 
 
 def test_summarise_replaces_what_is_older_and_leaves_the_rest(tmp_path: Path) -> None:
     (tmp_path / PAGE).write_text("older")
     (tmp_path / "notes").write_text("mine")
-    assert summarise(Results(ENVIRONMENT, ()), tmp_path) == [tmp_path / PAGE]
+    assert summarise(Results(ENVIRONMENT, ()), RULES, tmp_path) == [tmp_path / PAGE]
     assert (tmp_path / PAGE).read_text(encoding="utf-8").startswith("Measured 2025-03-04")
     assert (tmp_path / "notes").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", PAGE]
@@ -422,6 +446,6 @@ def test_summarise_into_what_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     for place in (tmp_path / "taken", tmp_path / "taken" / "below"):
         with pytest.raises(CvmtuneError, match="cannot make the directory") as caught:
-            summarise(Results({}, ()), place)
+            summarise(Results({}, ()), RULES, place)
         assert caught.value.where == str(place)
     assert (tmp_path / "taken").read_text() == "a file"

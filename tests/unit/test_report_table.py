@@ -8,17 +8,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from cvmtune.report.schema import (
-    Baseline,
-    BaselineMetric,
-    Effect,
-    Factorial,
-    Gain,
-    Metric,
-    Result,
-    Results,
-    Stats,
-)
+from cvmtune.report.gains import Effect, Factorial, Gain
+from cvmtune.report.schema import Baseline, BaselineMetric, Metric, Result, Results, Verdict
+from cvmtune.report.stats import Stats
 from cvmtune.report.table import format_effect, format_figure, format_ratio, gains, print_tables
 
 
@@ -34,7 +26,7 @@ SGI = Metric(
 )
 RESULTS = Results(
     environment={},
-    results=(Result("ipi", "cvm", (NOTIFY, SGI), "PASS", "It [holds]."),),
+    results=(Result("ipi", "cvm", (NOTIFY, SGI), Verdict.PASS, "It [holds]."),),
     baselines=(
         Baseline(
             "plain, feature off",
@@ -60,7 +52,7 @@ LONG = Metric(
 
 def test_long_names_and_large_figures_fit_80_columns() -> None:
     file = io.StringIO()
-    results = Results({}, (Result("ipi", "cvm", (LONG,), "PASS", ""),), ())
+    results = Results({}, (Result("ipi", "cvm", (LONG,), Verdict.PASS, ""),), ())
     print_tables(results, Console(file=file, width=80))
     assert "…" not in file.getvalue()
     for part in ("sgi_per_call_sync (per IPI)", "8.60M", "12.3M", "[0.552, 0.683]"):

@@ -13,12 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.core.cpumask import CpuMask
-from cvmtune.knobs.cq_poll import rdma_mounts
+from cvmtune.features.cq_poll.knob import rdma_mounts
+from cvmtune.features.feature import Risk
 from cvmtune.observe.capture import CPUS, KVM, Capture
-from cvmtune.observe.features import features
-from cvmtune.observe.load import load
-from cvmtune.observe.place import place
-from cvmtune.observe.risks import MAX_STEAL, Risk, deep_idle, own_cpus, risks
+from cvmtune.observe.cpus import MAX_STEAL, deep_idle, own_cpus
+from tests.fakes.bound import features, load, place, risks
 from tests.fakes.capture import BOOT_ID, GUEST, HOST, changed, thread, vm
 
 IPI = "/sys/kernel/soft_ipi_passthrough"
@@ -127,7 +126,7 @@ def test_mounts_do_not_matter_to_our_kernel() -> None:
         ("s:/e /mnt nfs rw,proto=rdma 0 0", ["/mnt"]),
         ("s:/e /mnt nfs proto=rdma6,rw 0 0", ["/mnt"]),
         ("s:/e /a\\040b nfs4 rw,proto=rdma 0 0", ["/a\\040b"]),
-        # Whitespace that the kernel does not escape (knobs/cq_poll.py).
+        # Whitespace that the kernel does not escape (features/cq_poll/knob.py).
         ("s:/e /a\xa0b\vc\x85d nfs4 rw,proto=rdma 0 0", ["/a\xa0b\vc\x85d"]),
         ("s:/e /mnt nfs4 rw,proto=tcp,mountproto=rdma 0 0", []),
         ("s:/e /mnt nfs4 rw,proto=rdmax 0 0", []),

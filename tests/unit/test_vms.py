@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.core.cpumask import CpuMask
+from cvmtune.features.wfx.vms import by_vcpu, own_mask, rows
 from cvmtune.observe.capture import KVM, Capture
 from cvmtune.observe.vms import Vcpu, Vm, unowned, vms
 from tests.fakes.capture import HOST, changed, thread, vm
@@ -32,17 +33,17 @@ def test_vms_of_a_host() -> None:
     db, other = vms(Capture(HOST))
     assert (db.folder, db.name) == ("1200-13", "db")
     assert (other.folder, other.name) == ("1300-9", "of process 1300")
-    assert db.own_mask is None
-    assert db.vtimer_mode == "masked"
-    assert (db.exits, db.wfx_exits) == (5000, 1000 + 500 + 50 + 25)
-    assert [row["redundant_exits"] for row in db.vtimer] == [0, 1]
-    assert [row["untrapped"] for row in db.wfx] == [30, 30]
+    assert own_mask(db) is None
+    assert db.files["vtimer_mode"] == "masked\n"
+    assert db.number("exits") == 5000
+    assert db.number("wfi_exit_stat") + db.number("wfe_exit_stat") == 1000 + 500 + 50 + 25
+    assert [row["untrapped"] for row in rows(db)] == [30, 30]
 
 
 def test_vcpus_of_a_vm() -> None:
     assert only({}).vcpus == [
-        Vcpu(0, 1203, CpuMask(frozenset({2})), 10**9, 10**6, 40, False, 1500),
-        Vcpu(1, 1204, CpuMask(frozenset({3})), 10**9, 10**6, 40, False, 75),
+        Vcpu(0, 1203, CpuMask(frozenset({2})), 10**9, 10**6, 40, False),
+        Vcpu(1, 1204, CpuMask(frozenset({3})), 10**9, 10**6, 40, False),
     ]
 
 
@@ -54,7 +55,7 @@ def test_no_vms() -> None:
 
 def test_vm_of_a_kernel_without_the_features() -> None:
     seen = Capture({f"{FOLDER}/exits": "7\n", f"{FOLDER}/wfi_exit_stat": "5\n"})
-    assert vms(seen) == [Vm("1200-13", "of process 1200", [], None, None, [], [], exits=7, wfx_exits=5)]
+    assert vms(seen) == [Vm("1200-13", "of process 1200", [], {"exits": "7\n", "wfi_exit_stat": "5\n"})]
 
 
 @pytest.mark.parametrize(
@@ -219,32 +220,32 @@ def test_file_of_another_kind_names_nobody(path: str) -> None:
     ],
 )
 def test_mask_of_its_own(text: str, mask: CpuMask | None) -> None:
-    assert only({f"{FOLDER}/wfx_trap_config": text}).own_mask == mask
+    assert own_mask(only({f"{FOLDER}/wfx_trap_config": text})) == mask
 
 
 @pytest.mark.parametrize("text", ["", "\n", "none\n", "0x3\n", "3 4\n", f"{'f' * 9}\n", "1," * 999])
 def test_mask_that_does_not_parse_is_none(text: str) -> None:
-    assert only({f"{FOLDER}/wfx_trap_config": text}).own_mask is None
+    assert own_mask(only({f"{FOLDER}/wfx_trap_config": text})) is None
 
 
 def test_statistics_with_more_columns() -> None:
     """docs/kernel-abi.md: more may follow, and their order may be any."""
     text = "new wfe_exits entries vcpu wfi_exits\n- 7 100 1 10\n8 9 200 0 20\n"
     found = only({f"{FOLDER}/wfx_trap_stats": text})
-    assert [vcpu.wfx_exits for vcpu in found.vcpus] == [29, 17]
-    assert [row["entries"] for row in found.wfx] == [100, 200]
+    assert by_vcpu(found) == {0: 29, 1: 17}
+    assert [row["entries"] for row in rows(found)] == [100, 200]
 
 
 @pytest.mark.parametrize(
     "text", ["", "\n", "vcpu named wfi_exits wfe_exits\n", "vcpu wfi_exits\n0 5\n1 6\n", "x\n"]
 )
 def test_statistics_that_do_not_tell_exits(text: str) -> None:
-    assert [vcpu.wfx_exits for vcpu in only({f"{FOLDER}/wfx_trap_stats": text}).vcpus] == [None, None]
+    assert by_vcpu(only({f"{FOLDER}/wfx_trap_stats": text})) == {}
 
 
 def test_statistics_with_a_line_cut_short() -> None:
     text = "vcpu wfi_exits wfe_exits\n0 5\n1 6 7\n"
-    assert [vcpu.wfx_exits for vcpu in only({f"{FOLDER}/wfx_trap_stats": text}).vcpus] == [None, 13]
+    assert by_vcpu(only({f"{FOLDER}/wfx_trap_stats": text})) == {1: 13}
 
 
 def test_status_with_odd_lines() -> None:
@@ -283,7 +284,8 @@ def test_times_of_a_thread(text: str | None, ran: int, waited: int) -> None:
 @pytest.mark.parametrize("text", [None, "", "x\n", "-1\n"])
 def test_counter_that_is_none(text: str | None) -> None:
     found = only({f"{FOLDER}/{name}": text for name in ("exits", "wfi_exit_stat")})
-    assert (found.exits, found.wfx_exits) == (0, 525)
+    assert [found.number(name) for name in ("exits", "wfi_exit_stat")] == [0, 0]
+    assert found.number("wfe_exit_stat") == 525
 
 
 @given(

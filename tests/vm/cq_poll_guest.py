@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from cvmtune.bench import nfs_rdma
-from cvmtune.bench.cq_poll import VIOLATIONS
-from cvmtune.bench.nfs_rdma import ADDRESS, PROVIDERS, Mount
 from cvmtune.core.system import System
+from cvmtune.features.cq_poll.books import MUST_BE_0 as VIOLATIONS
 from cvmtune.lab.lab import GUEST_TOOLS
 from cvmtune.observe.procfs import parse_named, parse_table
+from cvmtune.workloads import nfs_rdma
+from cvmtune.workloads.nfs_rdma import ADDRESS, PROVIDERS, Mount
 
 MODULE = "ib_core_cq_poll"
 CONTROL = "/sys/kernel/ib_core_poll_cpu"

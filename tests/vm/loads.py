@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loads of which it is known what they put on which vCPU, for the tool to be tried on.
 
-Run as a program it records the counter sets of tests/unit/recordings, which test_advisor_recordings.py goes
+Run as a program it records the counter sets of tests/unit/recordings, which test_advice_recordings.py goes
 by:
 
     .venv/bin/python tests/vm/loads.py tests/unit/recordings [NAME ...]
@@ -19,14 +19,14 @@ from pathlib import Path
 # Beside this file; as a program it has no other way to them than pytest's configuration.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cvmtune.bench import nfs_rdma
-from cvmtune.bench.guest import Host
-from cvmtune.bench.nfs_rdma import Load
 from cvmtune.core.system import System
+from cvmtune.experiments.host import Host
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
 from cvmtune.lab.machine import BootOptions, Machine
 from cvmtune.lab.progress import terminal_progress
+from cvmtune.workloads import nfs_rdma
+from cvmtune.workloads.nfs_rdma import WriteLoad
 from tests.vm.cq_poll_guest import Background, load, unload, wait_until
 
 CPUS = 4
@@ -65,7 +65,7 @@ def nfs_writes(guest: System, cpu: int) -> Iterator[None]:
     try:
         with nfs_rdma.mounted(guest) as mount:
             logs = guest.run(["mktemp", "-d"]).check().stdout.strip()
-            argv = nfs_rdma.write_command(mount.path, Load(writes=1_000_000, cpu=cpu), logs)
+            argv = nfs_rdma.write_command(mount.path, WriteLoad(writes=1_000_000, cpu=cpu), logs)
             # Else its job is in a session of its own, and outlives the rest of it.
             argv += ["--thread", f"--thinktime={_PAUSE_US}"]
             with background(guest, f"exec {shlex.join(argv)} >/dev/null"):

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cvmtune.commands import database
 from cvmtune.core.system import System
 from cvmtune.lab.lab import Lab
 from cvmtune.lab.machine import PLAIN_BOOT, BootOptions, Machine
+from cvmtune.workloads import database
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from cvmtune.bench.ipi import soft_statistics
 from cvmtune.core.system import System
+from cvmtune.features.soft_ipi.experiment import soft_statistics
 from cvmtune.observe.procfs import parse_interrupts
 
 CONTROL = "/sys/kernel/soft_ipi_passthrough"

@@ -5,19 +5,23 @@ from __future__ import annotations
 
 import pytest
 
-from cvmtune.bench import blackbox, postgres
-from cvmtune.bench.blackbox import Scale
-from cvmtune.bench.guest import Host
-from cvmtune.bench.raw import PART, RawRun
-from cvmtune.commands import database
+from cvmtune.experiments import runner
+from cvmtune.experiments.bench import Bench
+from cvmtune.experiments.experiment import Measurement
+from cvmtune.experiments.rounds import PART, RawRun
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
 from cvmtune.lab.machine import Machine
+from cvmtune.lab.specs import MachineName
+from cvmtune.workloads import database, postgres, power_cut
+from cvmtune.workloads.blackbox import experiment as blackbox
+from cvmtune.workloads.blackbox.loads import BlackboxScale
+from tests.fakes.bound import SWITCHES
 from tests.vm.shared_machines import CVM, PLAIN
 
 pytestmark = pytest.mark.on(CVM)
 
 LOADS = ("insert", "tpcb", "audit")
-SMALL = Scale(seconds=1.5, records=15)
+SMALL = BlackboxScale(seconds=1.5, records=15, closed_transactions=10)
 
 
 def value(raw: RawRun, state: str, name: str) -> float:
@@ -35,16 +39,11 @@ def value(raw: RawRun, state: str, name: str) -> float:
 @pytest.fixture(scope="module")
 def raw(machine: Machine) -> RawRun:
     """A round of all off and one of all on, in a confidential VM."""
-    assert machine.host
-    return blackbox.collect(
-        machine.guest,
-        "cvm",
-        states=("off", "on"),
-        rounds=1,
-        host=Host(machine.host, machine.vmm_pid),
-        tools=GUEST_TOOLS,
+    return runner.run(
+        blackbox.BlackboxExperiment(SWITCHES, SMALL),
+        Bench.of(machine, GUEST_TOOLS),
+        Measurement("blackbox", MachineName.CVM, ("off", "on"), 1),
         environment={},
-        scale=SMALL,
     )
 
 
@@ -78,8 +77,8 @@ def test_damage_is_found(machine: Machine) -> None:
     at = guest.run(["mktemp", "-d", "-p", "/var/lib"]).check().stdout.strip()
     # The database's own user must get in.
     guest.run(["chmod", "755", at]).check()
-    blackbox.unpack(guest, GUEST_TOOLS, at)
-    cluster = f"{at}/{blackbox.CLUSTER}"
+    database.unpack(guest, GUEST_TOOLS, at)
+    cluster = f"{at}/{database.CLUSTER}"
     with postgres.running(guest, cluster) as running:
         assert running.damage() == 0
         running.query("update pgbench_tellers set tbalance = tbalance + 1 where tid = 1;")
@@ -95,7 +94,7 @@ def test_damage_is_found(machine: Machine) -> None:
 
 
 def outcome(lab: Lab, machine: str, *, synchronous: bool) -> dict[str, float]:
-    found = database.cut_power(lab, machine, synchronous=synchronous)
+    found = power_cut.cut_power(lab, MachineName(machine), SWITCHES, synchronous=synchronous)
     return {series.name: series.samples[0] for series in found}
 
 

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from cvmtune.bench import nfs_rdma
-from cvmtune.bench.guest import applied, loaded_module
-from cvmtune.bench.nfs_rdma import PROVIDERS, Load, Mount, unmount, verify, write
 from cvmtune.core.system import System
-from cvmtune.knobs.soft_ipi import SoftIpi
+from cvmtune.experiments.guest import applied, loaded_module
+from cvmtune.features.soft_ipi.knob import ROW as SOFT_IPI_ROW
+from cvmtune.features.soft_ipi.knob import SoftIpi
 from cvmtune.lab.lab import GUEST_TOOLS
 from cvmtune.lab.machine import Machine
-from cvmtune.observe.procfs import IPI_ROWS, SOFT_IPI_ROW, parse_interrupts
+from cvmtune.observe.procfs import IPI_ROWS, parse_interrupts
+from cvmtune.workloads import nfs_rdma
+from cvmtune.workloads.nfs_rdma import PROVIDERS, Mount, WriteLoad, unmount, verify, write
 from tests.vm.cq_poll_guest import (
     CLIENT,
     CONTROL,
@@ -183,7 +184,7 @@ def test_queues_that_exist_are_taken_over(mount: Mount) -> None:
     guest.write_text(CONTROL, "1")
     wait_polled(guest)
     before = completions(guest)
-    write(mount, Load(writes=50))
+    write(mount, WriteLoad(writes=50))
     # A write's RPC is a send and a receive at least, at each end.
     assert completions(guest) - before >= 100
     assert {cq.owner for cq in cqs(guest) if cq.polled} == {CLIENT}
@@ -373,7 +374,7 @@ def test_a_sleeping_poller_is_woken_by_completions(mount: Mount) -> None:
     guest.write_text(CONTROL, "1")
     wait_polled(guest)
     before, polled = totals(guest), completions(guest)
-    write(mount, Load(writes=60))
+    write(mount, WriteLoad(writes=60))
     after = totals(guest)
     assert after["sleeps"] - before["sleeps"] >= 30
     assert after["wakeups"] - before["wakeups"] >= 30
@@ -461,7 +462,7 @@ def test_a_program_on_its_cpu_does_not_stop_io(mount: Mount, hog: Background) ->
         guest.write_text(CONTROL, "1")
         wait_polled(guest)
         before = completions(guest)
-        write(mount, Load(writes=30, cpu=0), timeout=240)
+        write(mount, WriteLoad(writes=30, cpu=0), timeout=240)
         assert completions(guest) - before >= 60
 
 

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from cvmtune.bench.nfs_rdma import (
+from cvmtune.core.errors import CvmtuneError
+from cvmtune.core.system import System
+from cvmtune.lab.machine import Machine
+from cvmtune.workloads.nfs_rdma import (
     PROVIDERS,
-    Load,
     Mount,
+    WriteLoad,
     add_link,
     delete_link,
     has_link,
@@ -20,9 +23,6 @@ from cvmtune.bench.nfs_rdma import (
     verify_command,
     write,
 )
-from cvmtune.core.errors import CvmtuneError
-from cvmtune.core.system import System
-from cvmtune.lab.machine import Machine
 from tests.vm.shared_machines import PLAIN
 
 pytestmark = pytest.mark.on(PLAIN)
@@ -66,7 +66,7 @@ def test_data_come_back_as_written_also_after_the_rdma_device_was_gone(guest: Sy
 
 def check_latencies(mount: Mount) -> None:
     """Each write has its latency and is counted, one after another or several at a time."""
-    for load in (Load(writes=60), Load(writes=60, rate=100, depth=4, cpu=0)):
+    for load in (WriteLoad(writes=60), WriteLoad(writes=60, rate=100, depth=4, cpu=0)):
         written = write(mount, load)
         assert len(written.latencies_ns) == 60
         assert all(1e4 < latency < 6e10 for latency in written.latencies_ns)

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from cvmtune.bench import path_length
+from cvmtune.experiments.bench import Bench
+from cvmtune.features.soft_ipi.paths import SoftIpiPaths
 from cvmtune.lab.lab import GUEST_TOOLS, Lab
 from cvmtune.lab.machine import BootOptions
 
@@ -18,10 +19,10 @@ NOPS = 4.0
 @pytest.mark.long
 def test_off_costs_a_nop_or_two(lab: Lab) -> None:
     lengths = {}
-    for state, flavour, mask in (("absent", "absent", "0"), ("off", "default", "0"), ("on", "default", "3")):
+    for state, flavour in (("absent", "absent"), ("off", "default"), ("on", "default")):
         with lab.boot("plain", flavour=flavour, options=BootOptions(icount=True)) as machine:
-            series = path_length.collect(machine.guest, state, mask, GUEST_TOOLS).series
-        lengths[state] = {one.name: one.samples[0] for one in series}
+            (found,) = SoftIpiPaths().measure(Bench.of(machine, GUEST_TOOLS), state, on=state == "on")
+        lengths[state] = {one.name: one.samples[0] for one in found.series}
     print(lengths)
     for path in ("send_path", "idle_path"):
         assert lengths["off"][path] - lengths["absent"][path] <= NOPS, path

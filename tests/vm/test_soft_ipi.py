@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cvmtune.bench.guest import SGI_ROWS, loaded_module
 from cvmtune.core.system import System
+from cvmtune.experiments.guest import SGI_ROWS, loaded_module
 from cvmtune.lab.errors import GuestPanicked
 from cvmtune.lab.lab import GUEST_TOOLS
 from cvmtune.lab.machine import Machine

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from cvmtune.bench import nfs_rdma
-from cvmtune.bench.nfs_rdma import Mount, unmount, verify_command
 from cvmtune.core.system import System
 from cvmtune.lab.lab import GUEST_TOOLS
 from cvmtune.lab.machine import Machine
+from cvmtune.workloads import nfs_rdma
+from cvmtune.workloads.nfs_rdma import Mount, unmount, verify_command
 from tests.vm.cq_poll_guest import (
     CLIENT,
     CONTROL,

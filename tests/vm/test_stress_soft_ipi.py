@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cvmtune.bench.guest import loaded_module
 from cvmtune.core.system import System
+from cvmtune.experiments.guest import loaded_module
 from cvmtune.lab.lab import GUEST_TOOLS
 from cvmtune.lab.machine import Machine
 from tests.vm.shared_machines import DEBUG, KCSAN, MANY_CPUS

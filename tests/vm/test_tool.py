@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from cvmtune.bench.guest import SGI_ROWS, Host, named_interrupts
 from cvmtune.core.system import System
+from cvmtune.experiments.guest import SGI_ROWS, named_interrupts
+from cvmtune.experiments.host import Host
 from cvmtune.lab.machine import BootOptions, Machine
 from cvmtune.observe.procfs import parse_interrupts, parse_table
 from tests.vm.cq_poll_guest import wait_until

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cvmtune.bench.guest import written
+from cvmtune.experiments.guest import applied
+from cvmtune.experiments.host import HaltPoll
 from cvmtune.lab.machine import Machine
 from tests.vm.cq_poll_guest import Background
 from tests.vm.shared_machines import CVM, CVM_WITHOUT
@@ -174,7 +175,7 @@ def test_guests_that_wait_untrapped(site: Site) -> None:
 def test_halt_polling(site: Site) -> None:
     # Without, the vCPU sleeps and an hrtimer of the host wakes it; with that much it only polls.
     for poll_ns in ("0", "10000000"):
-        with written(site.host, HALT_POLL, poll_ns):
+        with applied(HaltPoll(), site.host, poll_ns):
             grown = site.timers_counted(ONESHOT)
         assert grown.total("redundant_exits") == grown.host == 0, poll_ns
 

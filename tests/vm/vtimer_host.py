@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from cvmtune.bench.guest import named_interrupts
 from cvmtune.core.system import System
+from cvmtune.experiments.guest import named_interrupts
 from cvmtune.lab.lab import GUEST_TOOLS
 from cvmtune.lab.machine import Machine
 from cvmtune.observe.procfs import parse_named, parse_table

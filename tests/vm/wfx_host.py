@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cvmtune.bench.guest import Host, named_interrupts
 from cvmtune.core.system import System
+from cvmtune.experiments.guest import named_interrupts
+from cvmtune.experiments.host import Host
 from cvmtune.lab.machine import Machine
 from cvmtune.observe.procfs import parse_table
 from tests.vm.cq_poll_guest import wait_until

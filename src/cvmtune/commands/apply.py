@@ -4,17 +4,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from cvmtune.commands.site import Site
 from cvmtune.commands.wanted import Wanted, check, wanted
-from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.text import columns
-from cvmtune.knobs import transaction
-from cvmtune.knobs.catalogue import KNOBS
-from cvmtune.knobs.transaction import Change
-from cvmtune.observe.features import shown
-from cvmtune.profiles import Facts, Resolved, resolve
+from cvmtune.features.registry import Registry
+from cvmtune.tuning.applied import Change
+from cvmtune.tuning.profile import Resolved, resolve
 
 
 def main(site: Site, what: str | None, flags: Mapping[str, str], *, dry_run: bool, as_json: bool) -> int:
@@ -25,21 +22,30 @@ def main(site: Site, what: str | None, flags: Mapping[str, str], *, dry_run: boo
     """
     one = wanted(site, what, flags)
     facts = site.facts()
-    check(one, facts)
-    resolved = resolve(one.profile, facts)
-    changes = transaction.plan(site.system, resolved.settings)
+    check(site, one, facts)
+    registry = site.registry
+    resolved = resolve(one.profile, facts, registry.settings)
+    changes = registry.transactions.plan(site.system, resolved.settings)
     if not dry_run:
-        transaction.apply(site.system, site.journal, changes, one.source)
-    costs = list(_costs(changes, facts, KNOBS["ipi-poll-us"].read(site.system).value or "0"))
+        registry.transactions.apply(site.system, site.journal, changes, one.source)
+    costs = [
+        cost for feature in registry.features for cost in feature.costs(resolved.settings, site.system, facts)
+    ]
     if as_json:
-        print(json.dumps(_content(one, changes, resolved, costs, dry_run=dry_run), indent=2))
+        print(json.dumps(_content(registry, one, changes, resolved, costs, dry_run=dry_run), indent=2))
     else:
-        _print(one, changes, resolved, costs, dry_run=dry_run)
+        _print(registry, one, changes, resolved, costs, dry_run=dry_run)
     return 0
 
 
 def _content(
-    one: Wanted, changes: Sequence[Change], resolved: Resolved, costs: Sequence[str], *, dry_run: bool
+    registry: Registry,
+    one: Wanted,
+    changes: Sequence[Change],
+    resolved: Resolved,
+    costs: Sequence[str],
+    *,
+    dry_run: bool,
 ) -> dict[str, object]:
     return {
         "schema": 1,
@@ -51,7 +57,7 @@ def _content(
                 "path": change.plan.path,
                 "before": change.plan.before,
                 "after": change.plan.after,
-                "shown": shown(change.name, change.plan.after),
+                "shown": registry.shown(change.name, change.plan.after),
             }
             for change in changes
         ],
@@ -61,8 +67,15 @@ def _content(
 
 
 def _print(
-    one: Wanted, changes: Sequence[Change], resolved: Resolved, costs: Sequence[str], *, dry_run: bool
+    registry: Registry,
+    one: Wanted,
+    changes: Sequence[Change],
+    resolved: Resolved,
+    costs: Sequence[str],
+    *,
+    dry_run: bool,
 ) -> None:
+    shown = registry.shown
     verb = "would set" if dry_run else "has set"
     print(f"{one.source} {verb}:" if changes else f"{one.source}: nothing to set here")
     rows = [("SETTING", "BEFORE", "AFTER", "FILE")] if changes else []
@@ -77,21 +90,3 @@ def _print(
         print(f"cost: {cost}")
     if not dry_run and changes:
         print("To take it back: cvmtune rollback")
-
-
-def _costs(changes: Sequence[Change], facts: Facts, bound: str) -> Iterator[str]:
-    """What is paid for these changes; `bound` is that of polling if they have none."""
-    after = {change.name: change.plan.after for change in changes}
-    soft = CpuMask.from_hex(after.get("ipi", "0"))
-    if soft:
-        every = f" - ALL of this machine's {len(soft)}" if soft >= facts.online else ""
-        bound = after.get("ipi-poll-us", bound)
-        limit = (
-            f"; each idle vCPU polls {bound} us at most" if bound != "0" else ", also when nothing is done"
-        )
-        yield f"up to {len(soft)} physical CPUs kept busy by polling vCPUs{every}{limit}"
-    if after.get("cq-poll", "-1") != "-1":
-        yield f"up to 1 CPU, number {after['cq-poll']}, busy while completions come"
-    if CpuMask.from_hex(after.get("wfx", "0")):
-        ids = len(CpuMask.from_hex(after["wfx"]))
-        yield f"up to {ids} physical CPUs for each VM show as busy, always, and go no deeper than WFI"

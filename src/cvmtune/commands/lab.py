@@ -17,17 +17,10 @@ from cvmtune.lab.kernel import FLAVOURS
 from cvmtune.lab.kernel_source import SourceTree, fetch_command
 from cvmtune.lab.lab import Lab, machine_spec
 from cvmtune.lab.machine import BootOptions
-from cvmtune.lab.machines import (
-    GUEST,
-    HOST,
-    MACHINES,
-    Images,
-    processor_options,
-    qemu_argv,
-    start_guest_script,
-)
 from cvmtune.lab.progress import SilentProgress, terminal_progress
 from cvmtune.lab.project import kernel_directory
+from cvmtune.lab.qemu import processor_options, qemu_argv, start_guest_script
+from cvmtune.lab.specs import GUEST, HOST, MACHINES, Images
 from cvmtune.lab.terminal import join, this_terminal
 
 # The oldest whose options are those of its successors.

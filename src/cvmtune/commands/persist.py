@@ -8,7 +8,6 @@ hold, `apply` ends with Unmet's status and systemd tries again.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,15 +17,16 @@ from cvmtune.commands.site import Site
 from cvmtune.commands.wanted import Wanted, wanted
 from cvmtune.core import command
 from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.core.trusted import read_trusted
-from cvmtune.knobs.cq_poll import OFF
-from cvmtune.knobs.transaction import PartlyApplied, plan, verify
-from cvmtune.profiles import Profile, Requirements, load, resolve, unmet
+from cvmtune.core.files import read_trusted, write_whole
+from cvmtune.tuning.profile import Profile, Requirements, resolve, unmet
+from cvmtune.tuning.profile_files import to_toml
+from cvmtune.tuning.transaction import PartlyApplied
 
 UNIT = "cvmtune.service"
 _UNITS = "etc/systemd/system"
 _PROFILE = "persisted.toml"
 _RETRY_S = 30
+_MADE_BY = "Made by cvmtune persist: what cvmtune.service applies at each boot."
 
 _UNIT_TEXT = """\
 # Made by cvmtune persist; cvmtune unpersist removes it.
@@ -64,16 +64,18 @@ def persist(site: Site, what: str | None, flags: Mapping[str, str], *, dry_run: 
     """
     one = wanted(site, what, flags) if what or flags else _applied(site)
     facts = site.facts()
-    if not unmet(one.profile, facts):
-        plan(site.system, resolve(one.profile, facts).settings)
+    registry = site.registry
+    if not unmet(one.profile, facts, registry.settings):
+        values = resolve(one.profile, facts, registry.settings).settings
+        registry.transactions.plan(site.system, values)
     profile, unit = site.configuration / _PROFILE, site.root / _UNITS / UNIT
-    files = {profile: _toml(one), unit: _unit(site, one.profile)}
+    files = {profile: to_toml(one.profile, _MADE_BY, one.source), unit: _unit(site, one.profile)}
     commands = list(_systemctl(site, "daemon-reload", "enable"))
     if not dry_run:
         _check_program()
         _write(profile, files[profile])
         # What will be read at the next boot is read now: it must be what was meant, and trusted.
-        load(str(profile), site.profiles)
+        site.profiles.load(str(profile))
         _write(unit, files[unit])
         for argv in commands:
             command.run(argv, timeout=60).check()
@@ -105,7 +107,7 @@ def persisted(site: Site) -> bool:
 
 
 def _applied(site: Site) -> Wanted:
-    found = verify(site.system, site.journal)
+    found = site.registry.transactions.verify(site.system, site.journal)
     if found.interrupted:
         raise CvmtuneError("a change was interrupted, or is at work", next_step="cvmtune rollback")
     settings = {one.name: one.wanted for one in found.checks}
@@ -132,9 +134,8 @@ def _check_program() -> None:
 
 
 def _unit(site: Site, profile: Profile) -> str:
-    loads = profile.settings.get("cq-poll", "off") not in ("off", OFF)
     return _UNIT_TEXT.format(
-        modprobe="ExecStartPre=-/usr/sbin/modprobe ib_core_cq_poll\n" if loads else "",
+        modprobe="".join(f"ExecStartPre=-/usr/sbin/modprobe {name}\n" for name in _modules(site, profile)),
         apply=_quoted([*_ours(), "apply", f"/{(site.configuration / _PROFILE).relative_to(site.root)}"]),
         rollback=_quoted([*_ours(), "rollback"]),
         retry=_RETRY_S,
@@ -143,33 +144,18 @@ def _unit(site: Site, profile: Profile) -> str:
     )
 
 
+def _modules(site: Site, profile: Profile) -> Iterator[str]:
+    """The modules without which settings that switch something on have no control."""
+    for name, text in profile.settings.items():
+        setting = site.registry.settings[name]
+        off = () if setting.off is None else ("off", setting.knob.encode(setting.off))
+        if setting.knob.module and off and text not in off:
+            yield setting.knob.module
+
+
 def _quoted(argv: Sequence[str]) -> str:
     """Words as a unit file takes them (systemd.service(5), COMMAND LINES)."""
     return " ".join(f'"{word}"' if " " in word else word for word in argv).replace("%", "%%")
-
-
-def _toml(one: Wanted) -> str:
-    profile = one.profile
-    # In ASCII, as a file's name may be anything: JSON's halves of a character are none in TOML.
-    source = one.source.encode("ascii", "backslashreplace").decode()
-    # Else JSON's strings, numbers, booleans and lists are TOML's as well.
-    lines = [
-        "# Made by cvmtune persist: what cvmtune.service applies at each boot.",
-        f"description = {json.dumps(source)}",
-        "",
-        "[require]",
-    ]
-    require = profile.require
-    lines += [f"role = {json.dumps(require.role)}"] if require.role else []
-    lines += [
-        f"cpus = {require.cpus}",
-        f"features = {json.dumps(list(require.features))}",
-        f"own_cpus = {json.dumps(require.own_cpus)}",
-    ]
-    lines += [f"possible = {json.dumps(require.possible)}"] if require.possible is not None else []
-    for table, settings in (("set", profile.settings), ("set-if-present", profile.optional)):
-        lines += ["", f"[{table}]", *(f"{name} = {json.dumps(value)}" for name, value in settings.items())]
-    return "\n".join(lines) + "\n"
 
 
 def _systemctl(site: Site, *verbs: str) -> Iterator[list[str]]:
@@ -184,16 +170,9 @@ def _systemctl(site: Site, *verbs: str) -> Iterator[list[str]]:
 
 def _write(path: Path, text: str) -> None:
     """Put a file in place, whole or not at all."""
-    new = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        new.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        with open(new, "w", encoding="utf-8", opener=lambda name, _: os.open(name, flags, 0o644)) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
+        write_whole(path, text, mode=0o644, sync=True)
     except OSError as error:
         raise CvmtuneError(f"cannot write it: {error.strerror}", str(path), "run as root") from error
 

@@ -8,20 +8,18 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from cvmtune import __version__
-from cvmtune.advisor.rules import Advice, advise
 from cvmtune.commands.site import Site
 from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.core.text import columns
-from cvmtune.knobs.catalogue import KNOBS
+from cvmtune.features.feature import Advice, FeatureStatus
+from cvmtune.features.registry import Registry
 from cvmtune.observe import recording
-from cvmtune.observe.capture import Capture, capture
-from cvmtune.observe.features import Feature, features, shown
-from cvmtune.observe.load import Load, load
-from cvmtune.observe.risks import counts_steal
+from cvmtune.observe.capture import Capture
+from cvmtune.observe.cpus import counts_steal
+from cvmtune.observe.load import Load
 
 # What `apply` knows a recommendation by.
 KIND = "recommendation"
@@ -51,18 +49,18 @@ def main(
     if record:
         _save(record, recording.dump(before, after))
     try:
-        seen = load(before, after)
+        seen = site.registry.load(before, after)
     except ValueError as error:
         raise (UsageError if counters else CvmtuneError)(str(error), str(counters or "")) from error
-    advice = advise(seen)
+    advice = site.registry.advise(seen)
     if as_json:
-        print(json.dumps(content(seen, advice), indent=2))
+        print(json.dumps(content(site.registry, seen, advice), indent=2))
     else:
-        _print(seen, advice)
+        _print(site.registry, seen, advice)
     return 0
 
 
-def content(seen: Load, advice: Sequence[Advice]) -> dict[str, object]:
+def content(registry: Registry, seen: Load, advice: Sequence[Advice]) -> dict[str, object]:
     """Return the recommendation as `apply` takes it."""
     wanted = {name: value for one in advice for name, value in one.settings.items()}
     return {
@@ -75,13 +73,24 @@ def content(seen: Load, advice: Sequence[Advice]) -> dict[str, object]:
         # A mask for vCPUs that own their CPUs is not to be applied once they do not, where that shows.
         "own_cpus": seen.place.role == "guest" and counts_steal(seen.now),
         "seconds": seen.seconds,
-        "settings": {name: wanted[name] for name in KNOBS if name in wanted},
-        "advice": [asdict(one) for one in advice],
+        "settings": registry.encode(wanted),
+        "advice": [_advice(registry, one) for one in advice],
+    }
+
+
+def _advice(registry: Registry, one: Advice) -> dict[str, object]:
+    return {
+        "feature": one.feature,
+        "reason": one.reason,
+        "settings": registry.encode(one.settings),
+        "gain": one.gain,
+        "cost": one.cost,
+        "figures": dict(one.figures),
     }
 
 
 def _watch(site: Site, seconds: float, sleep: Callable[[float], None]) -> tuple[Capture, Capture]:
-    before = capture(site.system)
+    before = site.registry.capture(site.system)
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         if sys.stderr.isatty():
@@ -89,7 +98,7 @@ def _watch(site: Site, seconds: float, sleep: Callable[[float], None]) -> tuple[
         sleep(min(left, 1.0))
     if sys.stderr.isatty():
         print(f"\r{'':24}\r", end="", file=sys.stderr, flush=True)
-    return before, capture(site.system)
+    return before, site.registry.capture(site.system)
 
 
 def _save(path: Path, text: str) -> None:
@@ -103,15 +112,16 @@ def _save(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _print(seen: Load, advice: Sequence[Advice]) -> None:
-    present = {one.name: one for one in features(seen.now, seen.place)}
+def _print(registry: Registry, seen: Load, advice: Sequence[Advice]) -> None:
+    settings = registry.settings
+    present = {one.name: one for one in registry.status(seen.now, seen.place)}
     print(f"{seen.place.role}, {len(seen.cpus)} CPUs, watched for {seen.seconds:.1f} s\n")
     for one in advice:
         wanted = ", ".join(
-            f"{'' if name == one.feature else f'{name} '}{shown(name, one.settings[name])}"
+            f"{'' if name == one.feature else f'{name} '}{settings[name].show(one.settings[name])}"
             for name in sorted(one.settings, key=lambda name: name != one.feature)
         )
-        print(f"{one.feature}: {wanted or _instead(present[one.feature])}")
+        print(f"{one.feature}: {wanted or _instead(registry, present[one.feature])}")
         rows = [("reason", one.reason), ("gain", one.gain), ("cost", one.cost)]
         print(columns([row for row in rows if row[1]], indent="  "))
     if any(one.settings for one in advice):
@@ -121,10 +131,11 @@ def _print(seen: Load, advice: Sequence[Advice]) -> None:
         )
 
 
-def _instead(feature: Feature) -> str:
+def _instead(registry: Registry, feature: FeatureStatus) -> str:
     """What to do about a feature for which no setting is recommended."""
-    if feature.name not in KNOBS:
+    if feature.name not in registry.settings:
         return "nothing to set"
     if feature.status != "on":
         return "leave it off"
-    return f"not recommended (it is on now: {shown(feature.name, feature.settings[feature.name])})"
+    now = registry.settings[feature.name].show(feature.settings[feature.name])
+    return f"not recommended (it is on now: {now})"

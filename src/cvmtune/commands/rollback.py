@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 from cvmtune.commands.site import Site
 from cvmtune.core.text import columns
-from cvmtune.knobs.transaction import Restored, rollback
-from cvmtune.observe.features import shown
+from cvmtune.features.registry import Registry
+from cvmtune.tuning.transaction import Restored
 
 
 def main(site: Site, *, dry_run: bool, as_json: bool) -> int:
@@ -17,7 +17,7 @@ def main(site: Site, *, dry_run: bool, as_json: bool) -> int:
 
     PartlyApplied if something could not be put back: all else is, and it may be tried again.
     """
-    restored = rollback(site.system, site.journal, dry_run=dry_run)
+    restored = site.registry.transactions.rollback(site.system, site.journal, dry_run=dry_run)
     if as_json:
         content = {"schema": 1, "rolled_back": not dry_run, "settings": [asdict(one) for one in restored]}
         print(json.dumps(content, indent=2))
@@ -26,15 +26,20 @@ def main(site: Site, *, dry_run: bool, as_json: bool) -> int:
         print("Nothing to roll back.")
         return 0
     print("would put back:" if dry_run else "has put back:")
-    print(columns([("SETTING", "WAS", "NOW", ""), *(_row(one) for one in restored)], indent="  "), end="")
+    print(
+        columns(
+            [("SETTING", "WAS", "NOW", ""), *(_row(site.registry, one) for one in restored)], indent="  "
+        ),
+        end="",
+    )
     return 0
 
 
-def _row(one: Restored) -> tuple[str, str, str, str]:
-    found = "?" if one.found is None else shown(one.name, one.found)
+def _row(registry: Registry, one: Restored) -> tuple[str, str, str, str]:
+    found = "?" if one.found is None else registry.shown(one.name, one.found)
     if one.restarted:
         return one.name, found, found, "left: a restart has ended what was applied"
     if one.gone:
         return one.name, found, found, f"left: {one.path} has gone, and the setting with it"
     note = "somebody else had changed it since" if one.foreign else ""
-    return one.name, found, shown(one.name, one.value), note
+    return one.name, found, registry.shown(one.name, one.value), note

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cvmtune.core.journal import Journal
 from cvmtune.core.system import LocalSystem
-from cvmtune.observe.capture import Capture, capture
-from cvmtune.observe.features import present
-from cvmtune.observe.place import Place, place
-from cvmtune.observe.risks import own_cpus
-from cvmtune.profiles import SHIPPED, Facts
+from cvmtune.features import REGISTRY
+from cvmtune.features.registry import Registry
+from cvmtune.observe.capture import Capture
+from cvmtune.observe.cpus import own_cpus
+from cvmtune.observe.platform import Platform
+from cvmtune.tuning.journal import Journal
+from cvmtune.tuning.profile_files import Profiles
+from cvmtune.tuning.setting import Facts
 
 _STATE = "var/lib/cvmtune"
 _CONFIGURATION = "etc/cvmtune"
@@ -21,10 +22,12 @@ _CONFIGURATION = "etc/cvmtune"
 
 @dataclass(frozen=True)
 class Site:
-    """A system below `root`, with its journal, its profiles and its configuration."""
+    """A system below `root`, with its journal, its profiles and its configuration, and the features to
+    have."""
 
     system: LocalSystem
     root: Path = Path("/")
+    registry: Registry = REGISTRY
 
     @property
     def journal(self) -> Journal:
@@ -35,19 +38,20 @@ class Site:
         return self.root / _CONFIGURATION
 
     @property
-    def profiles(self) -> Sequence[Path]:
-        """Where profiles are looked up: the user's, then the shipped ones."""
-        return (self.configuration / "profiles", SHIPPED)
+    def profiles(self) -> Profiles:
+        """The user's profiles, then the shipped ones."""
+        return self.registry.profiles(self.configuration / "profiles")
 
-    def look(self, *, load: bool = False) -> tuple[Capture, Place]:
+    def look(self, *, load: bool = False) -> tuple[Capture, Platform]:
         """Read the system; `load` as capture() has it."""
-        seen = capture(self.system, load=load)
-        return seen, place(seen)
+        seen = self.registry.capture(self.system, load=load)
+        return seen, self.registry.platform(seen)
 
     def facts(self) -> Facts:
         """Tell what decides which settings fit."""
         seen, where = self.look()
-        return Facts(where.role, where.online, where.possible, present(seen), own_cpus(seen, where))
+        present = self.registry.present(seen)
+        return Facts(where.role, where.online, where.possible, present, own_cpus(seen, where))
 
 
 def local() -> Site:

@@ -10,10 +10,10 @@ from cvmtune import __version__
 from cvmtune.commands.site import Site
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.text import columns
-from cvmtune.knobs.transaction import Verification, verify
-from cvmtune.observe.features import Feature, features, shown
-from cvmtune.observe.place import Place
-from cvmtune.observe.risks import Risk, risks
+from cvmtune.features.feature import FeatureStatus, Risk
+from cvmtune.features.registry import Registry
+from cvmtune.observe.platform import Platform
+from cvmtune.tuning.transaction import Verification
 
 _FLAVOURS = {
     "ours": "with cvmtune's patches",
@@ -25,9 +25,10 @@ _FLAVOURS = {
 def main(site: Site, *, as_json: bool) -> int:
     """Print the state of the system; return 0."""
     seen, where = site.look()
-    known = features(seen, where)
+    registry = site.registry
+    known = registry.status(seen, where)
     applied, problem = _applied(site)
-    found = risks(seen, where, known)
+    found = registry.risks(seen, where, known)
     if problem:
         found.append(Risk(problem.what, problem.next_step))
     elif applied and applied.interrupted:
@@ -38,22 +39,26 @@ def main(site: Site, *, as_json: bool) -> int:
     elif applied and not all(check.holds for check in applied.checks):
         found.append(Risk("not all that was applied is in force", "cvmtune verify"))
     if as_json:
-        print(json.dumps(_content(where, known, applied, found), indent=2))
+        print(json.dumps(_content(registry, where, known, applied, found), indent=2))
     else:
-        _print(where, known, applied, found)
+        _print(registry, where, known, applied, found)
     return 0
 
 
 def _applied(site: Site) -> tuple[Verification | None, CvmtuneError | None]:
     # What was applied is root's to know. That must not keep anybody from the rest.
     try:
-        return verify(site.system, site.journal), None
+        return site.registry.transactions.verify(site.system, site.journal), None
     except CvmtuneError as error:
         return None, error
 
 
 def _content(
-    where: Place, known: list[Feature], applied: Verification | None, found: list[Risk]
+    registry: Registry,
+    where: Platform,
+    known: list[FeatureStatus],
+    applied: Verification | None,
+    found: list[Risk],
 ) -> dict[str, object]:
     return {
         "schema": 1,
@@ -63,25 +68,31 @@ def _content(
         "monitor": where.monitor,
         "kernel": {"release": where.release, "flavour": where.flavour},
         "cpus": {"online": where.online.to_list(), "possible": where.possible.to_list()},
-        "features": [asdict(feature) for feature in known],
+        "features": [{**asdict(one), "settings": _texts(registry, one)} for one in known],
         "applied": asdict(applied) if applied and applied.applied else None,
         "risks": [asdict(risk) for risk in found],
     }
 
 
-def _print(where: Place, known: list[Feature], applied: Verification | None, found: list[Risk]) -> None:
+def _print(
+    registry: Registry,
+    where: Platform,
+    known: list[FeatureStatus],
+    applied: Verification | None,
+    found: list[Risk],
+) -> None:
     rows = [
         ("role", _role(where)),
         ("kernel", f"{where.release}, {_FLAVOURS[where.flavour]}"),
         ("CPUs", f"{where.online.to_list()} online"),
-        ("applied", _applied_words(applied)),
+        ("applied", _applied_words(registry, applied)),
     ]
     print(columns(rows), end="\n")
     table = [("FEATURE", "STATE", "SETTINGS", "SINCE BOOT")]
     for feature in known:
         settings = ", ".join(
-            shown(name, value) if name == feature.name else f"{name} {value}"
-            for name, value in feature.settings.items()
+            registry.shown(name, text) if name == feature.name else f"{name} {text}"
+            for name, text in _texts(registry, feature).items()
         )
         table.append((feature.name, feature.status, settings or "-", feature.did or feature.problem))
     print(columns([tuple(cell.replace("\n", ";") for cell in row) for row in table]), end="\n")
@@ -89,7 +100,12 @@ def _print(where: Place, known: list[Feature], applied: Verification | None, fou
     print(columns([("-", f"{risk.what}. Next: {risk.next_step}") for risk in found], indent="  "), end="")
 
 
-def _role(where: Place) -> str:
+def _texts(registry: Registry, feature: FeatureStatus) -> dict[str, str]:
+    """A feature's settings in canonical form, its main one first."""
+    return {name: registry.settings[name].knob.encode(value) for name, value in feature.settings.items()}
+
+
+def _role(where: Platform) -> str:
     if where.role == "machine":
         return "a machine without KVM, or whose KVM is not in use"
     if where.role == "host":
@@ -100,10 +116,10 @@ def _role(where: Place) -> str:
     return "guest; not confidential, or behind a monitor that does not show itself, as pKVM"
 
 
-def _applied_words(applied: Verification | None) -> str:
+def _applied_words(registry: Registry, applied: Verification | None) -> str:
     if applied is None:
         return "not known"
     if not applied.applied:
         return "nothing by cvmtune"
-    settings = (f"{one.name} {shown(one.name, one.wanted)}" for one in applied.checks)
+    settings = (f"{one.name} {registry.shown(one.name, one.wanted)}" for one in applied.checks)
     return f"{applied.source}: {', '.join(settings)}"

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from cvmtune.commands.persist import persisted
 from cvmtune.commands.site import Site
 from cvmtune.core.text import columns
-from cvmtune.knobs.transaction import Check, Verification, verify
-from cvmtune.observe.features import shown
+from cvmtune.features.registry import Registry
+from cvmtune.tuning.transaction import Check, Verification
 
 
 def main(site: Site, *, as_json: bool) -> int:
@@ -18,14 +18,14 @@ def main(site: Site, *, as_json: bool) -> int:
 
     Where nothing was applied, that is in force, unless something is to be applied at each boot.
     """
-    found = verify(site.system, site.journal)
+    found = site.registry.transactions.verify(site.system, site.journal)
     fault = _fault(site, found)
     if as_json:
         content = {"schema": 1, "in_force": not fault, "why": fault, **asdict(found)}
         content["checks"] = [{**asdict(one), "holds": one.holds} for one in found.checks]
         print(json.dumps(content, indent=2))
     else:
-        _print(found, fault)
+        _print(site.registry, found, fault)
     return 1 if fault else 0
 
 
@@ -46,10 +46,10 @@ def _fault(site: Site, found: Verification) -> str:
     return f"changed since: {', '.join(broken)}" if broken else ""
 
 
-def _print(found: Verification, fault: str) -> None:
+def _print(registry: Registry, found: Verification, fault: str) -> None:
     if found.applied:
         print(f"applied: {found.source}")
-        rows = [("SETTING", "APPLIED", "NOW", ""), *(_row(one) for one in found.checks)]
+        rows = [("SETTING", "APPLIED", "NOW", ""), *(_row(registry, one) for one in found.checks)]
         print(columns(rows, indent="  "), end="")
     else:
         print("Nothing has been applied, or all was rolled back.")
@@ -59,7 +59,7 @@ def _print(found: Verification, fault: str) -> None:
         print("All in force.")
 
 
-def _row(one: Check) -> tuple[str, str, str, str]:
-    present = shown(one.name, one.present) if one.present is not None else "?"
+def _row(registry: Registry, one: Check) -> tuple[str, str, str, str]:
+    present = registry.shown(one.name, one.present) if one.present is not None else "?"
     note = "" if one.holds else (one.problem or "differs").replace("\n", ";")
-    return one.name, shown(one.name, one.wanted), present, note
+    return one.name, registry.shown(one.name, one.wanted), present, note

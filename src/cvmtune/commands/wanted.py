@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 from cvmtune.commands.recommend import KIND, SCHEMA
 from cvmtune.commands.site import Site
 from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.core.trusted import read_trusted
-from cvmtune.profiles import Facts, Profile, Requirements, available, load, unmet
-from cvmtune.profiles.settings import check_value
+from cvmtune.core.files import read_trusted
+from cvmtune.tuning.profile import Profile, Requirements, unmet
+from cvmtune.tuning.setting import Facts, find
 
 
 class Unmet(CvmtuneError):
@@ -37,25 +37,26 @@ def wanted(site: Site, what: str | None, flags: Mapping[str, str]) -> Wanted:
     UsageError if there is neither, or if something is wrong with one.
     """
     if what is None and not flags:
-        names = ", ".join(one.name for one in available(site.profiles) if isinstance(one, Profile))
+        names = ", ".join(one.name for one in site.profiles.available() if isinstance(one, Profile))
+        option = next(feature.name for feature in site.registry.features if feature.settings)
         raise UsageError(
-            "nothing to apply", next_step=f"name a profile ({names}), a recommendation's file, or --ipi"
+            "nothing to apply", next_step=f"name a profile ({names}), a recommendation's file, or --{option}"
         )
     for name, text in flags.items():
         # Whether it is a value at all, before anything is looked at.
-        check_value(name, text)
+        find(site.registry.settings, name).check(text)
     asked = " ".join(f"--{name} {text}" for name, text in flags.items())
     if what is None:
         return Wanted(Profile("flags", "", (), Requirements(), dict(flags), {}), asked)
-    found = _recommended(Path(what)) if what.endswith(".json") else _profile(site, what)
+    found = _recommended(site, Path(what)) if what.endswith(".json") else _profile(site, what)
     left = {name: text for name, text in found.profile.optional.items() if name not in flags}
     profile = replace(found.profile, settings={**found.profile.settings, **flags}, optional=left)
     return replace(found, profile=profile, source=f"{found.source} {asked}".strip())
 
 
-def check(one: Wanted, facts: Facts) -> None:
+def check(site: Site, one: Wanted, facts: Facts) -> None:
     """Raise Unmet unless the system is what the settings are for."""
-    if faults := unmet(one.profile, facts):
+    if faults := unmet(one.profile, facts, site.registry.settings):
         raise Unmet(
             f"{one.source} does not fit this system: {'; '.join(faults)}",
             next_step="choose other settings, or see to that",
@@ -63,10 +64,10 @@ def check(one: Wanted, facts: Facts) -> None:
 
 
 def _profile(site: Site, name: str) -> Wanted:
-    return Wanted(load(name, site.profiles), f"profile {name}")
+    return Wanted(site.profiles.load(name), f"profile {name}")
 
 
-def _recommended(path: Path) -> Wanted:
+def _recommended(site: Site, path: Path) -> Wanted:
     """Read what `recommend --json` has printed."""
     text = read_trusted(path)
     try:
@@ -81,7 +82,7 @@ def _recommended(path: Path) -> Wanted:
         raise UsageError(
             f"not a recommendation: {error}", str(path), "recommend --json prints one"
         ) from error
-    settings = {name: check_value(name, value) for name, value in settings.items()}
+    settings = {name: find(site.registry.settings, name).check(value) for name, value in settings.items()}
     if not settings:
         raise UsageError("this recommendation is to set nothing", str(path), "read its advice")
     return Wanted(Profile(path.stem, "", (str(path),), require, settings, {}), f"recommendation {path}")

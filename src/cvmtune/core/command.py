@@ -100,10 +100,15 @@ def run(
                 _kill(process, group=not on_terminal)
                 raise
     if log and capture:
-        with log.open("rb") as written:
-            written.seek(output_start)
-            stdout = written.read().decode("utf-8", "replace")
+        stdout = _from(log, output_start)
     return Completed(tuple(argv), process.returncode, stdout or "", stderr or "", time.monotonic() - began)
+
+
+def _from(log: Path, start: int) -> str:
+    """What a log holds from a position on."""
+    with log.open("rb") as written:
+        written.seek(start)
+        return written.read().decode("utf-8", "replace")
 
 
 def _stdin(input: str | None, on_terminal: bool) -> int | None:

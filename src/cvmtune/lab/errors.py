@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 
 from cvmtune.core.errors import CvmtuneError
 
@@ -18,8 +17,6 @@ _TAIL_LINES = 5
 
 class LabError(CvmtuneError):
     """The lab could not do its work: nothing is known about what it was to show."""
-
-    exit_code: ClassVar[int] = 3
 
 
 class MissingTool(LabError):

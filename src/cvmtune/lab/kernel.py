@@ -19,7 +19,6 @@ from cvmtune.lab.progress import Progress
 from cvmtune.lab.project import kernel_directory
 
 _IMAGE = "Image"
-_SYSTEM_MAP = "System.map"
 _CONFIG = "config"
 _MODULES = "modules"
 _RELEASE = "release"
@@ -95,7 +94,6 @@ class BuiltKernel:
     flavour: Flavour
     key: str
     image: Path
-    system_map: Path
     config: Path
     modules: Path
     release: str
@@ -153,7 +151,6 @@ def build(flavour: Flavour, cache: Cache, progress: Progress) -> BuiltKernel:
         flavour,
         key_of(material),
         entry / _IMAGE,
-        entry / _SYSTEM_MAP,
         entry / _CONFIG,
         entry / _MODULES,
         (entry / _RELEASE).read_text().strip(),
@@ -199,7 +196,6 @@ def commands(flavour: Flavour, toolchain: Toolchain, tree: SourceTree, cache: Ca
 
 def _take_results(output: Path, directory: Path) -> None:
     shutil.copy(output / "arch/arm64/boot/Image", directory / _IMAGE)
-    shutil.copy(output / "System.map", directory / _SYSTEM_MAP)
     shutil.copy(output / ".config", directory / _CONFIG)
     shutil.copy(output / "include/config/kernel.release", directory / _RELEASE)
     modules = directory / _MODULES

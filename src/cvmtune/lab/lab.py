@@ -17,8 +17,9 @@ from cvmtune.lab.cache import Cache
 from cvmtune.lab.errors import MissingTool
 from cvmtune.lab.kernel import FLAVOURS, BuiltKernel
 from cvmtune.lab.machine import PLAIN_BOOT, BootOptions, Machine, boot
-from cvmtune.lab.machines import MACHINES, QEMU, Images, MachineSpec
 from cvmtune.lab.progress import Progress
+from cvmtune.lab.qemu import QEMU
+from cvmtune.lab.specs import MACHINES, Images, MachineSpec
 
 # Where the payload puts test modules and helpers, and those modules that come with the guest's kernel.
 GUEST_TOOLS = "/opt/cvmtune"

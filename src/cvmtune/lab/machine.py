@@ -18,19 +18,9 @@ from cvmtune.core.errors import CvmtuneError
 from cvmtune.lab.client import AgentSystem
 from cvmtune.lab.errors import GuestDied, GuestHung, GuestPanicked, LabError, MissingTool
 from cvmtune.lab.interrupts import interrupts_put_off
-from cvmtune.lab.machines import (
-    GUEST,
-    HOST,
-    QEMU,
-    Images,
-    MachineSpec,
-    Terminal,
-    processor_options,
-    qemu_argv,
-    qemu_version,
-    start_guest_script,
-)
 from cvmtune.lab.payload import write_payload
+from cvmtune.lab.qemu import QEMU, processor_options, qemu_argv, qemu_version, start_guest_script
+from cvmtune.lab.specs import GUEST, HOST, Images, MachineSpec, Terminal
 
 # Time for QEMU to end by itself once its guest has, seconds.
 _ENDING = 10.0
@@ -52,7 +42,7 @@ class BootOptions:
     terminal: Terminal | None = None
     cpus: int | None = None
     icount: bool = False
-    deadline: float = 120.0
+    deadline: float = 300.0
     store: Path | None = None
 
 
@@ -169,26 +159,18 @@ def boot(
     directory.mkdir(parents=True)
     write_payload(images.payload, tools, guest_files(spec, options))
     with ExitStack() as stack:
-        far_ends: list[socket.socket] = []
-
-        def connect() -> tuple[socket.socket, int]:
-            near, far = socket.socketpair()
-            stack.callback(near.close)
-            far_ends.append(far)
-            return near, far.fileno()
-
+        ends = _Ends(stack)
         channels: dict[str, socket.socket] = {}
         consoles: dict[str, str] = {}
         ports: dict[str, str] = {}
         terminal: socket.socket | None = None
         for name in (HOST, GUEST) if spec.nested else (GUEST,):
-            channels[name], descriptor = connect()
-            ports[name] = f"socket,fd={descriptor}"
+            channels[name], ports[name] = ends.connect()
             log = directory / f"{name}.console"
             consoles[name] = f"file,path={log}"
             if options.terminal and options.terminal.where == name:
-                terminal, descriptor = connect()
-                consoles[name] = f"socket,fd={descriptor},logfile={log}"
+                terminal, port = ends.connect()
+                consoles[name] = f"{port},logfile={log}"
         if spec.nested:
             ports["console"] = consoles[GUEST]
         argv = qemu_argv(
@@ -205,30 +187,50 @@ def boot(
         )
         (directory / "command").write_text(format_command(argv) + "\n")
         began = time.monotonic()
-        with (directory / "qemu.log").open("wb") as log_file:
-            try:
-                with interrupts_put_off():
-                    process = subprocess.Popen(
-                        [*_DIE_WITH_US, *argv],
-                        stdin=subprocess.DEVNULL,
-                        stdout=log_file,
-                        stderr=log_file,
-                        pass_fds=[end.fileno() for end in far_ends],
-                        # Ctrl-C at the terminal is for us: we end QEMU in order.
-                        start_new_session=True,
-                    )
-                    stack.callback(_end, process)
-            finally:
-                # Ours would keep the channels open after QEMU's end.
-                for end in far_ends:
-                    end.close()
-        machine = Machine(spec, directory, process)
+        machine = Machine(spec, directory, _start(argv, directory, ends, stack))
         machine.terminal = terminal
         for name, channel in channels.items():
             machine.add_system(name, channel)
         machine.wait_ready(options.deadline)
         machine.boot_seconds = time.monotonic() - began
         yield machine
+
+
+class _Ends:
+    """Channels into a machine: the near ends are ours until the stack ends, the far ones are for QEMU."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self.far: list[socket.socket] = []
+
+    def connect(self) -> tuple[socket.socket, str]:
+        """Return the near end of a new channel, and the far one as QEMU's command line has it."""
+        near, far = socket.socketpair()
+        self._stack.callback(near.close)
+        self.far.append(far)
+        return near, f"socket,fd={far.fileno()}"
+
+
+def _start(argv: Sequence[str], directory: Path, ends: _Ends, stack: ExitStack) -> subprocess.Popen[bytes]:
+    """Start QEMU; it ends with the stack."""
+    with (directory / "qemu.log").open("wb") as log_file:
+        try:
+            with interrupts_put_off():
+                process = subprocess.Popen(
+                    [*_DIE_WITH_US, *argv],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log_file,
+                    stderr=log_file,
+                    pass_fds=[end.fileno() for end in ends.far],
+                    # Ctrl-C at the terminal is for us: we end QEMU in order.
+                    start_new_session=True,
+                )
+                stack.callback(_end, process)
+        finally:
+            # Ours would keep the channels open after QEMU's end.
+            for end in ends.far:
+                end.close()
+    return process
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -11,7 +11,7 @@ import termios
 import tty
 
 from cvmtune.core.errors import UsageError
-from cvmtune.lab.machines import Terminal
+from cvmtune.lab.specs import Terminal
 
 LEAVE = b"\x1d"  # Ctrl-]
 _CHUNK = 1 << 16

@@ -10,12 +10,14 @@ from __future__ import annotations
 import errno
 import fnmatch
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cvmtune.core.system import Readable
 
 KVM = "/sys/kernel/debug/kvm"
+# A VM's folder is named after a thread of its VMM and the VM's file there.
+VM_FOLDERS = f"{KVM}/*-*"
 CPUS = "/sys/devices/system/cpu"
 
 # A star stands for one name or part of it. What is not there is left out.
@@ -40,27 +42,12 @@ _ALWAYS = (
     f"{CPUS}/hotplug/states",
     f"{CPUS}/cpu*/cpuidle/state*/name",
     f"{CPUS}/cpu*/cpuidle/state*/disable",
-    "/sys/kernel/soft_ipi_passthrough",
-    "/sys/module/soft_ipi/parameters/poll_us",
-    "/sys/kernel/debug/soft_ipi_passthrough/stats",
-    "/sys/kernel/ib_core_poll_cpu",
-    "/sys/kernel/ib_core_poll_stat",
-    "/sys/module/ib_core_cq_poll/parameters/idle_us",
-    "/sys/module/ib_core_cq_poll/parameters/owners",
-    "/sys/kernel/debug/ib_core_cq_poll/cqs",
-    "/sys/kernel/debug/ib_core_cq_poll/totals",
-    "/sys/kernel/cvm_wfx_trap_config",
-    "/sys/module/kvm/parameters/wfx_guard",
 )
-# Of hosts. A VM's folder is named after a thread of its VMM and the VM's file there.
+# Of hosts.
 _VM = (
-    f"{KVM}/*-*/wfx_trap_config",
-    f"{KVM}/*-*/wfx_trap_stats",
-    f"{KVM}/*-*/vtimer_mode",
-    f"{KVM}/*-*/vtimer_stats",
-    f"{KVM}/*-*/exits",
-    f"{KVM}/*-*/wfi_exit_stat",
-    f"{KVM}/*-*/wfe_exit_stat",
+    f"{VM_FOLDERS}/exits",
+    f"{VM_FOLDERS}/wfi_exit_stat",
+    f"{VM_FOLDERS}/wfe_exit_stat",
 )
 # What a load is measured by. Some devices ask their firmware for these, so whoever must be quick leaves them.
 _LOAD = (
@@ -98,10 +85,11 @@ class Capture:
                 yield match, text
 
 
-def capture(tree: Readable, *, load: bool = True) -> Capture:
-    """Read a machine's files; `load` includes those that only tell how busy RDMA and NFS are."""
+def capture(tree: Readable, patterns: Sequence[str] = (), *, load: bool = True) -> Capture:
+    """Read a machine's files; `patterns` are those of features, in which a star stands as above. `load`
+    includes those that only tell how busy RDMA and NFS are."""
     reader = _Reader(tree)
-    for pattern in (*_ALWAYS, *_VM, *(_LOAD if load else ())):
+    for pattern in (*_ALWAYS, *patterns, *_VM, *(_LOAD if load else ())):
         reader.read_matching(pattern)
     if not reader.names("/sys/kernel/debug"):
         # Not mounted: to who looks for VMs and statistics that is no better than forbidden.

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cvmtune.observe.capture import Capture
-from cvmtune.observe.place import Place, place
+from cvmtune.observe.platform import Platform
 from cvmtune.observe.procfs import (
     IPI_ROWS,
-    SOFT_IPI_ROW,
     CpuTimes,
     interrupt_cpus,
     parse_cpu_times,
@@ -29,20 +28,18 @@ _RDMA = re.compile(r"/sys/class/infiniband/(.+/ports/.+)")
 
 @dataclass(frozen=True)
 class CpuLoad:
-    """A CPU over the time between: events a second, and shares of that time from 0 to 1."""
+    """A CPU over the time between: events a second, and shares of that time from 0 to 1.
+
+    `ipis` are those by hardware, by kind; `rows` are all rows of /proc/interrupts.
+    """
 
     ipis: Mapping[str, float]
-    soft_ipis: float
+    rows: Mapping[str, float]
     interrupts: float
     softirqs: float
     busy: float
     idle: float
     steal: float
-
-    @property
-    def taken_ipis(self) -> float:
-        """IPIs that it took, by hardware and softly, a second."""
-        return sum(self.ipis.values()) + self.soft_ipis
 
 
 @dataclass(frozen=True)
@@ -59,34 +56,31 @@ class NfsLoad:
 class VcpuLoad:
     """A vCPU: shares of the time from 0 to 1, and events a second.
 
-    `beside` is the share of its physical CPU that all else took, None if it is not pinned to one. `wfx_exits`
-    is None where the kernel counts them for a whole VM only.
+    `beside` is the share of its physical CPU that all else took, None if it is not pinned to one.
     """
 
     now: Vcpu
     ran: float
     waited: float
     sleeps: float
-    wfx_exits: float | None
     beside: float | None
     reserved: bool
 
 
 @dataclass(frozen=True)
 class VmLoad:
-    """A VM and its vCPUs; exits a second."""
+    """A VM and its vCPUs, and what it was `before`: itself, if it has come meanwhile."""
 
     now: Vm
+    before: Vm
     vcpus: Sequence[VcpuLoad]
-    exits: float
-    wfx_exits: float
 
 
 @dataclass(frozen=True)
 class Load:
     """A machine over `seconds`. `server_rpcs` is what its own NFS server took, a second."""
 
-    place: Place
+    place: Platform
     now: Capture
     seconds: float
     cpus: Mapping[int, CpuLoad]
@@ -98,14 +92,14 @@ class Load:
     vms: Sequence[VmLoad]
 
 
-def load(before: Capture, after: Capture) -> Load:
-    """Compare two captures of a machine; ValueError if they are not, in this order, of one."""
+def load(before: Capture, after: Capture, where: Platform) -> Load:
+    """Compare two captures of a machine, on this platform; ValueError if they are not, in this order, of
+    one."""
     seconds = _uptime(after) - _uptime(before)
     boot = "/proc/sys/kernel/random/boot_id"
     # Not "<= 0": it is nan where a time is not known.
     if not seconds > 0 or before.get(boot) != after.get(boot):
         raise ValueError("the second capture is not a later one of the same machine")
-    where = place(after)
     cpus = _cpus(before, after, seconds)
     return Load(
         place=where,
@@ -137,7 +131,7 @@ def _cpus(before: Capture, after: Capture, seconds: float) -> dict[int, CpuLoad]
         shares = _shares(times[0][cpu], times[1][cpu])
         loads[cpu] = CpuLoad(
             ipis={what: counts.get(row, 0) / seconds for row, what in IPI_ROWS.items()},
-            soft_ipis=counts.get(SOFT_IPI_ROW, 0) / seconds,
+            rows={row: count / seconds for row, count in counts.items()},
             interrupts=sum(count for row, count in counts.items() if row.isdecimal()) / seconds,
             softirqs=sum(_growth(softirqs, cpu).values()) / seconds,
             busy=shares.busy,
@@ -220,7 +214,7 @@ def _rdma(before: Capture, after: Capture, seconds: float) -> dict[str, float]:
 
 
 def _vms(
-    before: Capture, after: Capture, seconds: float, cpus: Mapping[int, CpuLoad], where: Place
+    before: Capture, after: Capture, seconds: float, cpus: Mapping[int, CpuLoad], where: Platform
 ) -> list[VmLoad]:
     then = {vm.folder: vm for vm in vms(before)}
     loads = []
@@ -229,30 +223,21 @@ def _vms(
         earlier = then.get(vm.folder, vm)
         threads = {vcpu.thread: vcpu for vcpu in earlier.vcpus}
         vcpus = [_vcpu(threads.get(one.thread, one), one, seconds, cpus, where) for one in vm.vcpus]
-        loads.append(
-            VmLoad(
-                vm,
-                vcpus,
-                max(0, vm.exits - earlier.exits) / seconds,
-                max(0, vm.wfx_exits - earlier.wfx_exits) / seconds,
-            )
-        )
+        loads.append(VmLoad(vm, earlier, vcpus))
     return loads
 
 
-def _vcpu(before: Vcpu, after: Vcpu, seconds: float, cpus: Mapping[int, CpuLoad], where: Place) -> VcpuLoad:
+def _vcpu(
+    before: Vcpu, after: Vcpu, seconds: float, cpus: Mapping[int, CpuLoad], where: Platform
+) -> VcpuLoad:
     ran = max(0, after.ran_ns - before.ran_ns) / _NS_PER_S / seconds
     cpu = after.pinned_to
     beside = max(0.0, cpus[cpu].busy - ran) if cpu is not None and cpu in cpus else None
-    exits = None
-    if after.wfx_exits is not None and before.wfx_exits is not None:
-        exits = max(0, after.wfx_exits - before.wfx_exits) / seconds
     return VcpuLoad(
         now=after,
         ran=ran,
         waited=max(0, after.waited_ns - before.waited_ns) / _NS_PER_S / seconds,
         sleeps=max(0, after.sleeps - before.sleeps) / seconds,
-        wfx_exits=exits,
         beside=beside,
         reserved=after.partitioned or (cpu is not None and cpu in where.isolated),
     )

@@ -23,7 +23,6 @@ IPI_ROWS: Mapping[str, str] = {
     "IPI4": "timer broadcast",
     "IPI5": "irq work",
 }
-SOFT_IPI_ROW = "SIPI"
 _OP_LINE = re.compile(r"\s+(\w+): (\d+(?: \d+){8})(?: .*)?")
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.observe.capture import KVM, VCPU_THREAD, Capture
-from cvmtune.observe.procfs import parse_counts
 
 _FOLDER_FILE = re.compile(rf"{KVM}/((\d+)-\d+)/(\w+)")
 _COMM = re.compile(r"/proc/(\d+)/task/(\d+)/comm")
@@ -28,7 +27,6 @@ class Vcpu:
     waited_ns: int
     sleeps: int
     partitioned: bool
-    wfx_exits: int | None
 
     @property
     def pinned_to(self) -> int | None:
@@ -38,17 +36,17 @@ class Vcpu:
 
 @dataclass(frozen=True)
 class Vm:
-    """A VM. `own_mask` is its own choice of untrapped vCPUs, None if it goes by the system's."""
+    """A VM. `files` are those of its folder in KVM's debugfs, by their names: what features have there is
+    theirs to understand."""
 
     folder: str
     name: str
     vcpus: Sequence[Vcpu]
-    own_mask: CpuMask | None
-    vtimer_mode: str | None
-    vtimer: Sequence[Mapping[str, int]]
-    wfx: Sequence[Mapping[str, int]]
-    exits: int
-    wfx_exits: int
+    files: Mapping[str, str]
+
+    def number(self, file: str) -> int:
+        """The number in one of the files; 0 if there is none."""
+        return _number(self.files.get(file))
 
 
 def vms(capture: Capture) -> list[Vm]:
@@ -88,31 +86,11 @@ def _vm(
     threads: Mapping[int, Mapping[int, int]],
 ) -> Vm:
     vmm = int(folder.partition("-")[0])
-    wfx = parse_counts(files.get("wfx_trap_stats", ""))
-    columns = {"vcpu", "wfi_exits", "wfe_exits"}
-    exits_of = {row["vcpu"]: row["wfi_exits"] + row["wfe_exits"] for row in wfx if columns <= row.keys()}
-    return Vm(
-        folder=folder,
-        name=names.get(vmm, f"of process {vmm}"),
-        vcpus=_vcpus(capture, vmm, threads.get(vmm, {}), exits_of),
-        own_mask=_own_mask(files.get("wfx_trap_config", "system")),
-        vtimer_mode=files["vtimer_mode"].strip() if "vtimer_mode" in files else None,
-        vtimer=parse_counts(files.get("vtimer_stats", "")),
-        wfx=wfx,
-        exits=_number(files.get("exits")),
-        wfx_exits=_number(files.get("wfi_exit_stat")) + _number(files.get("wfe_exit_stat")),
-    )
+    name = names.get(vmm, f"of process {vmm}")
+    return Vm(folder, name, _vcpus(capture, vmm, threads.get(vmm, {})), files)
 
 
-def _own_mask(text: str) -> CpuMask | None:
-    try:
-        return CpuMask.from_hex(text)
-    except ValueError:
-        # "system", or nothing that we could know.
-        return None
-
-
-def _vcpus(capture: Capture, vmm: int, threads: Mapping[int, int], exits_of: Mapping[int, int]) -> list[Vcpu]:
+def _vcpus(capture: Capture, vmm: int, threads: Mapping[int, int]) -> list[Vcpu]:
     found = []
     for thread, vcpu in threads.items():
         folder = f"/proc/{vmm}/task/{thread}"
@@ -137,7 +115,6 @@ def _vcpus(capture: Capture, vmm: int, threads: Mapping[int, int], exits_of: Map
                 waited_ns=_number(waited),
                 sleeps=_number(status.get("voluntary_ctxt_switches")),
                 partitioned=_partitioned(capture, capture.files.get(f"{folder}/cgroup", "")),
-                wfx_exits=exits_of.get(vcpu),
             )
         )
     return sorted(found, key=lambda one: one.vcpu)

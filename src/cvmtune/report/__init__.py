@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json as _json
-import os
 from pathlib import Path
 
 from cvmtune.core.errors import CvmtuneError
+from cvmtune.core.files import write_whole
+from cvmtune.report.rule import Rules
 from cvmtune.report.schema import Results
 
 
-def render(results: Results, *, html: Path | None, json: Path | None) -> None:
-    """Write the results as an HTML page, as a result file, or both.
+def render(results: Results, rules: Rules, *, html: Path | None, json: Path | None) -> None:
+    """Write the results as an HTML page, as a result file, or both; the rules say what the page is about.
 
     Each file appears whole or not at all, and replaces an older one. CvmtuneError if one cannot be written.
     """
@@ -23,10 +23,10 @@ def render(results: Results, *, html: Path | None, json: Path | None) -> None:
         # Loaded only when a page is asked for: matplotlib takes most of a second.
         from cvmtune.report.html import page
 
-        _write(html, page(results))
+        _write(html, page(results, rules))
 
 
-def summarise(results: Results, directory: Path) -> list[Path]:
+def summarise(results: Results, rules: Rules, directory: Path) -> list[Path]:
     """Write the summary and its pictures into a directory, which may be new; return their paths."""
     from cvmtune.report import summary
 
@@ -34,19 +34,14 @@ def summarise(results: Results, directory: Path) -> list[Path]:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CvmtuneError(f"cannot make the directory: {error.strerror}", str(directory)) from error
-    written = {directory / name: text for name, text in summary.files(results).items()}
+    written = {directory / name: text for name, text in summary.files(results, rules).items()}
     for path, text in written.items():
         _write(path, text)
     return list(written)
 
 
 def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
+        write_whole(path, text)
     except OSError as error:
         raise CvmtuneError(f"cannot write: {error.strerror}", str(path)) from error
-    finally:
-        with contextlib.suppress(OSError):  # gone by now, unless writing failed
-            aside.unlink()

@@ -13,9 +13,9 @@ import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import combinations
 
-from cvmtune.bench.raw import Round
+from cvmtune.experiments.rounds import Round
 from cvmtune.report import stats
-from cvmtune.report.schema import Cell, Effect, Factorial, Gain, Interaction, Step
+from cvmtune.report.gains import Cell, Effect, Factorial, Gain, Interaction, Step
 
 Features = frozenset[str]
 Means = Mapping[Features, float]

@@ -7,13 +7,17 @@ import jinja2
 from markupsafe import Markup
 
 from cvmtune.report import plots
+from cvmtune.report.rule import Rules
 from cvmtune.report.schema import Breakdown, Metric, Results
 from cvmtune.report.stats import percentile
 from cvmtune.report.table import format_effect, format_figure, format_ratio
 
 
-def page(results: Results) -> str:
-    """The whole page. The same results give the same page, byte for byte, with the same matplotlib."""
+def page(results: Results, rules: Rules) -> str:
+    """The whole page, with what the rules say of the experiments.
+
+    The same results give the same page, byte for byte, with the same matplotlib.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cvmtune.report"),
         autoescape=True,
@@ -23,8 +27,9 @@ def page(results: Results) -> str:
     )
     environment.filters.update(figure=format_figure, ratio=format_ratio, effect=_effect, gain=format_effect)
     environment.globals.update(percentile=percentile)
+    about = {name: rule.about for name, rule in rules.items() if rule.about}
     return environment.get_template("report.html.j2").render(
-        results=results, plots=_plots(results), stacks=_stacks(results)
+        results=results, about=about, plots=_plots(results), stacks=_stacks(results)
     )
 
 

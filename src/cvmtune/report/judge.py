@@ -1,44 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From raw runs to results: pairs the rounds, computes the figures, asks the feature's rule. Pure."""
+"""From raw runs to results: pairs the rounds, computes the figures, asks the experiment's rule. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from cvmtune.bench.blackbox import COMBINATIONS, FEATURES
-from cvmtune.bench.raw import PART, RawRun, Round, Series
 from cvmtune.core.errors import CvmtuneError
-from cvmtune.report import rules_blackbox, rules_cq_poll, rules_ipi, rules_vtimer, rules_wfx, stats
+from cvmtune.experiments.rounds import PART, RawRun, Round, Series
+from cvmtune.report import stats
 from cvmtune.report.factorial import factorial
+from cvmtune.report.gains import Factorial
+from cvmtune.report.rule import Rule, Rules
 from cvmtune.report.schema import (
     Baseline,
     BaselineMetric,
     Breakdown,
-    Factorial,
     Metric,
     Part,
     Result,
     Results,
-    Verdict,
 )
-
-Rule = Callable[[Sequence[Metric], Sequence[Baseline]], tuple[Verdict, str]]
-"""What makes a verdict of a feature's metrics on a machine, and of all else measured there."""
-
-
-def _alone(rule: Callable[[Sequence[Metric]], tuple[Verdict, str]]) -> Rule:
-    """A rule that compares with nothing but the feature off."""
-    return lambda metrics, _: rule(metrics)
-
-
-RULES: Mapping[str, Rule] = {
-    "ipi": _alone(rules_ipi.verdict),
-    "vtimer": rules_vtimer.verdict,
-    "cq-poll": _alone(rules_cq_poll.verdict),
-    "wfx": _alone(rules_wfx.verdict),
-    "blackbox": rules_blackbox.verdict,
-}
 
 HOPELESS_ROUNDS = 1000
 """Nobody runs more rounds than this to settle a metric: then the effect is too small to see."""
@@ -49,32 +31,36 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
 
-def judge(raws: Sequence[RawRun], baselines: Sequence[RawRun]) -> Results:
+def judge(raws: Sequence[RawRun], baselines: Sequence[RawRun], rules: Rules) -> Results:
     """Judge every feature on every machine that `raws` hold; runs of the same two are judged together.
 
     CvmtuneError for a feature without a rule, and where runs disagree on what a metric is.
     """
+    for run in raws:
+        if run.feature not in rules:
+            raise CvmtuneError("there is no verdict rule for this feature", run.feature)
     compared = tuple(_baselines(baselines))
     results = tuple(
-        _judge_runs(feature, machine, runs, [one for one in compared if one.machine == machine])
+        _result(runs, [one for one in compared if one.machine == machine], rules[feature])
         for (feature, machine), runs in _grouped(raws, lambda run: (run.feature, run.machine))
     )
     return Results(
         environment=_environment([*raws, *baselines]),
         results=results,
         baselines=compared,
-        factorials=tuple(_factorials(raws)),
+        factorials=tuple(_factorials(raws, rules)),
         breakdowns=tuple(_breakdowns([*raws, *baselines])),
     )
 
 
-def _factorials(raws: Sequence[RawRun]) -> Iterator[Factorial]:
+def _factorials(raws: Sequence[RawRun], rules: Rules) -> Iterator[Factorial]:
     """What each feature gains in the experiments that turn several on, alone and together."""
     for run in raws:
-        for metric in rules_blackbox.MAIN_METRICS if run.feature == "blackbox" else ():
-            found = factorial(run.machine, metric, FEATURES, COMBINATIONS, run.rounds)
-            if found:
-                yield found
+        if design := rules[run.feature].factors:
+            for metric in design.metrics:
+                found = factorial(run.machine, metric, design.names, design.states, run.rounds)
+                if found:
+                    yield found
 
 
 def _breakdowns(runs: Sequence[RawRun]) -> Iterator[Breakdown]:
@@ -86,7 +72,7 @@ def _breakdowns(runs: Sequence[RawRun]) -> Iterator[Breakdown]:
         for name, heading in headings.items():
             prefix = f"{name}{PART}"
             parts = tuple(
-                Part(other.removeprefix(prefix), part.title, _mean_of_rounds(other, rounds))
+                Part(other.removeprefix(prefix), part.title, stats.mean(_all_samples(other, rounds)))
                 for other, part in headings.items()
                 if other.startswith(prefix)
             )
@@ -94,13 +80,8 @@ def _breakdowns(runs: Sequence[RawRun]) -> Iterator[Breakdown]:
                 yield Breakdown(machine, state, name, heading.title, heading.unit, parts)
 
 
-def _mean_of_rounds(name: str, rounds: Sequence[Round]) -> float:
-    return stats.mean([sample for one in rounds for sample in _samples(name, one)])
-
-
-def _judge_runs(feature: str, machine: str, runs: Sequence[RawRun], baselines: Sequence[Baseline]) -> Result:
-    if feature not in RULES:
-        raise CvmtuneError("there is no verdict rule for this feature", feature)
+def _result(runs: Sequence[RawRun], baselines: Sequence[Baseline], rule: Rule) -> Result:
+    """The verdict on the runs, at least one, of one feature on one machine."""
     rounds = [one for run in runs for one in run.rounds if one.state in ("off", "on")]
     pairs = [pair for run in runs for pair in _paired(run.rounds)]
     metrics, notes = [], []
@@ -114,8 +95,8 @@ def _judge_runs(feature: str, machine: str, runs: Sequence[RawRun], baselines: S
         else:
             notes.append(f"Left out: {name}, never measured both off and on in one pair of rounds.")
     # What was measured in other states, or found no counterpart, is compared with nothing, but may tell.
-    verdict, why = RULES[feature](metrics, [*baselines, *_baselines(runs)])
-    return Result(feature, machine, tuple(metrics), verdict, " ".join([why, *notes]))
+    verdict, why = rule.judge(metrics, [*baselines, *_baselines(runs)])
+    return Result(runs[0].feature, runs[0].machine, tuple(metrics), verdict, " ".join([why, *notes]))
 
 
 def _paired(rounds: Iterable[Round]) -> Iterator[RoundPair]:
@@ -130,11 +111,7 @@ def _metric(heading: Series, pairs: Sequence[stats.Pair]) -> Metric:
     oriented = pairs if heading.better == "lower" else [(on, off) for off, on in pairs]
     ratio = stats.ratio_of_means(oriented)
     return Metric(
-        name=heading.name,
-        title=heading.title,
-        unit=heading.unit,
-        kind=heading.kind,
-        better=heading.better,
+        *heading.head(),
         off=stats.summarise([sample for off, _ in pairs for sample in off]),
         on=stats.summarise([sample for _, on in pairs for sample in on]),
         ratio=ratio,
@@ -154,18 +131,12 @@ def _unsettled(metric: Metric, pairs: Sequence[stats.Pair]) -> Iterator[str]:
 
 
 def _baselines(runs: Sequence[RawRun]) -> Iterator[Baseline]:
+    """What was measured in each state on each machine, whatever was to be compared."""
     tagged = [(run.machine, one) for run in runs for one in run.rounds]
     for (machine, state), group in _grouped(tagged, lambda item: (item[0], item[1].state)):
         rounds = [one for _, one in group]
         metrics = tuple(
-            BaselineMetric(
-                name=name,
-                title=heading.title,
-                unit=heading.unit,
-                kind=heading.kind,
-                better=heading.better,
-                values=stats.summarise([sample for one in rounds for sample in _samples(name, one)]),
-            )
+            BaselineMetric(*heading.head(), stats.summarise(_all_samples(name, rounds)))
             for name, heading in _headings(rounds).items()
         )
         name = f"feature {state}" if state in ("off", "on") else state
@@ -186,6 +157,10 @@ def _sample_pairs(name: str, pairs: Iterable[RoundPair]) -> list[stats.Pair]:
     """The metric's samples from the pairs in which both rounds have it."""
     both = ((_samples(name, off), _samples(name, on)) for off, on in pairs)
     return [pair for pair in both if all(pair)]
+
+
+def _all_samples(name: str, rounds: Iterable[Round]) -> list[float]:
+    return [sample for one in rounds for sample in _samples(name, one)]
 
 
 def _samples(name: str, one: Round) -> tuple[float, ...]:

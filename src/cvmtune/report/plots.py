@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import AutoLocator, FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-from cvmtune.report.schema import Breakdown, Metric, Results, Stats
+from cvmtune.report.schema import Breakdown, Metric, Results
+from cvmtune.report.stats import Stats
 from cvmtune.report.table import format_figure
 
 Measured = Sequence[tuple[str, Stats]]

@@ -6,41 +6,30 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Literal
 
-from cvmtune.bench.raw import BETTER, KINDS, Better, Fields, Kind
 from cvmtune.core.errors import CvmtuneError
+from cvmtune.core.fields import Fields, interval, number
+from cvmtune.experiments.rounds import BETTER, KINDS, Better, Heading, Kind
+from cvmtune.report.gains import Factorial
+from cvmtune.report.stats import Stats
 
 SCHEMA = 1
 
-Verdict = Literal["PASS", "FAIL", "UNDECIDED"]
-VERDICTS: tuple[Verdict, ...] = ("PASS", "FAIL", "UNDECIDED")
-
-_METRIC_HEAD = ("name", "title", "unit", "kind", "better")
+_HEAD = ("name", "title", "unit", "kind", "better")
 
 
-@dataclass(frozen=True)
-class Stats:
-    """Figures over all `n` samples of a metric, in its unit; `samples` may be a thinned selection of them."""
+class Verdict(StrEnum):
+    """What the counts say of a feature; UNDECIDED where they show nothing either way."""
 
-    n: int
-    median: float
-    p99: float
-    mean: float
-    samples: tuple[float, ...]
-
-    @classmethod
-    def from_json(cls, data: object, where: str = "stats") -> Stats:
-        fields = Fields(data, where, ("n", "median", "p99", "mean", "samples"))
-        n, samples = fields.integer("n"), fields.numbers("samples")
-        if n < len(samples):
-            raise fields.error("n", f"{n}, but {len(samples)} samples are listed")
-        return cls(n, fields.number("median"), fields.number("p99"), fields.number("mean"), samples)
+    PASS = "PASS"
+    FAIL = "FAIL"
+    UNDECIDED = "UNDECIDED"
 
 
 @dataclass(frozen=True)
-class Metric:
+class Metric(Heading):
     """One metric with the feature off and on.
 
     `ratio` is off/on of the means where lower is better, on/off where higher is, so above 1 is always
@@ -48,11 +37,6 @@ class Metric:
     there is none.
     """
 
-    name: str
-    title: str
-    unit: str
-    kind: Kind
-    better: Better
     off: Stats
     on: Stats
     ratio: float | None
@@ -60,18 +44,10 @@ class Metric:
 
     @classmethod
     def from_json(cls, data: object, where: str = "metric") -> Metric:
-        fields = Fields(data, where, (*_METRIC_HEAD, "off", "on", "ratio", "ci95"))
-        return cls(
-            name=fields.text("name"),
-            title=fields.text("title"),
-            unit=fields.text("unit"),
-            kind=fields.choice("kind", KINDS),
-            better=fields.choice("better", BETTER),
-            off=fields.one("off", Stats.from_json),
-            on=fields.one("on", Stats.from_json),
-            ratio=fields.number("ratio") if fields.has("ratio") else None,
-            ci95=_interval(fields) if fields.has("ci95") else None,
-        )
+        fields = Fields(data, where, (*_HEAD, "off", "on", "ratio", "ci95"))
+        off, on = fields.one("off", Stats.from_json), fields.one("on", Stats.from_json)
+        ratio, ci95 = fields.maybe("ratio", number), fields.maybe("ci95", interval)
+        return cls(*_head(fields), off, on, ratio, ci95)
 
 
 @dataclass(frozen=True)
@@ -91,33 +67,21 @@ class Result:
             feature=fields.text("feature"),
             machine=fields.text("machine"),
             metrics=fields.each("metrics", Metric.from_json),
-            verdict=fields.choice("verdict", VERDICTS),
+            verdict=fields.choice("verdict", Verdict),
             why=fields.text("why"),
         )
 
 
 @dataclass(frozen=True)
-class BaselineMetric:
+class BaselineMetric(Heading):
     """One metric of a baseline: there is no off and on, only its values."""
 
-    name: str
-    title: str
-    unit: str
-    kind: Kind
-    better: Better
     values: Stats
 
     @classmethod
     def from_json(cls, data: object, where: str = "metric") -> BaselineMetric:
-        fields = Fields(data, where, (*_METRIC_HEAD, "values"))
-        return cls(
-            name=fields.text("name"),
-            title=fields.text("title"),
-            unit=fields.text("unit"),
-            kind=fields.choice("kind", KINDS),
-            better=fields.choice("better", BETTER),
-            values=fields.one("values", Stats.from_json),
-        )
+        fields = Fields(data, where, (*_HEAD, "values"))
+        return cls(*_head(fields), fields.one("values", Stats.from_json))
 
 
 @dataclass(frozen=True)
@@ -133,114 +97,6 @@ class Baseline:
         fields = Fields(data, where, ("name", "machine", "metrics"))
         metrics = fields.each("metrics", BaselineMetric.from_json)
         return cls(fields.text("name"), fields.text("machine"), metrics)
-
-
-@dataclass(frozen=True)
-class Effect:
-    """A gain as a ratio, above 1 where it is one, and its 95 % interval over rounds, None where there is
-    none."""
-
-    ratio: float
-    ci95: tuple[float, float] | None
-
-    @classmethod
-    def from_json(cls, data: object, where: str = "effect") -> Effect:
-        fields = Fields(data, where, ("ratio", "ci95"))
-        return cls(fields.number("ratio"), _interval(fields) if fields.has("ci95") else None)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One combination of features that were on, and what it gained over none of them."""
-
-    on: tuple[str, ...]
-    values: Stats
-    gain: Effect | None
-
-    @classmethod
-    def from_json(cls, data: object, where: str = "cell") -> Cell:
-        fields = Fields(data, where, ("on", "values", "gain"))
-        gain = fields.one("gain", Effect.from_json) if fields.has("gain") else None
-        return cls(fields.texts("on"), fields.one("values", Stats.from_json), gain)
-
-
-@dataclass(frozen=True)
-class Gain:
-    """What a feature gains: alone, as the last to be turned on, and in the mean over all settings of the
-    others (geometric); None where the combinations for it were not measured."""
-
-    factor: str
-    alone: Effect
-    last: Effect | None
-    overall: Effect | None
-
-    @classmethod
-    def from_json(cls, data: object, where: str = "gain") -> Gain:
-        fields = Fields(data, where, ("factor", "alone", "last", "overall"))
-        last, overall = (
-            fields.one(name, Effect.from_json) if fields.has(name) else None for name in ("last", "overall")
-        )
-        return cls(fields.text("factor"), fields.one("alone", Effect.from_json), last, overall)
-
-
-@dataclass(frozen=True)
-class Interaction:
-    """By how much the gain of one feature is larger with the other on than with it off."""
-
-    first: str
-    second: str
-    effect: Effect
-
-    @classmethod
-    def from_json(cls, data: object, where: str = "interaction") -> Interaction:
-        fields = Fields(data, where, ("first", "second", "effect"))
-        return cls(fields.text("first"), fields.text("second"), fields.one("effect", Effect.from_json))
-
-
-@dataclass(frozen=True)
-class Step:
-    """A feature to turn on after those of the steps before: what it gains then, and all so far together."""
-
-    factor: str
-    gain: Effect
-    together: Effect
-
-    @classmethod
-    def from_json(cls, data: object, where: str = "step") -> Step:
-        fields = Fields(data, where, ("factor", "gain", "together"))
-        gain, together = (fields.one(name, Effect.from_json) for name in ("gain", "together"))
-        return cls(fields.text("factor"), gain, together)
-
-
-@dataclass(frozen=True)
-class Factorial:
-    """A metric under the combinations of several features, on one machine."""
-
-    machine: str
-    metric: str
-    title: str
-    unit: str
-    factors: tuple[str, ...]
-    cells: tuple[Cell, ...]
-    gains: tuple[Gain, ...]
-    interactions: tuple[Interaction, ...]
-    steps: tuple[Step, ...]
-
-    @classmethod
-    def from_json(cls, data: object, where: str = "factorial") -> Factorial:
-        names = ("machine", "metric", "title", "unit", "factors", "cells", "gains", "interactions", "steps")
-        fields = Fields(data, where, names)
-        return cls(
-            machine=fields.text("machine"),
-            metric=fields.text("metric"),
-            title=fields.text("title"),
-            unit=fields.text("unit"),
-            factors=fields.texts("factors"),
-            cells=fields.each("cells", Cell.from_json),
-            gains=fields.each("gains", Gain.from_json),
-            interactions=fields.each("interactions", Interaction.from_json),
-            steps=fields.each("steps", Step.from_json),
-        )
 
 
 @dataclass(frozen=True)
@@ -348,8 +204,7 @@ def load(path: Path) -> Results:
         raise CvmtuneError(error.what, f"{path}: {error.where}", "was it written by this version?") from error
 
 
-def _interval(fields: Fields) -> tuple[float, float]:
-    ends = fields.numbers("ci95")
-    if len(ends) != 2 or ends[0] > ends[1]:
-        raise fields.error("ci95", "expected two numbers, the lower first")
-    return ends[0], ends[1]
+def _head(fields: Fields) -> tuple[str, str, str, Kind, Better]:
+    """What Heading.head() gives."""
+    name, title, unit = (fields.text(field) for field in ("name", "title", "unit"))
+    return name, title, unit, fields.choice("kind", KINDS), fields.choice("better", BETTER)

@@ -6,13 +6,34 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from cvmtune.report.schema import Stats
+from cvmtune.core.fields import Fields
 
 KEPT_SAMPLES = 2000
 RESAMPLES = 2000
 SEED = 1  # any constant: the same samples must always give the same interval
 Z95 = 1.96  # half-width of a normal distribution's 95 % interval, in standard deviations
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Figures over all `n` samples of a metric, in its unit; `samples` may be a thinned selection of them."""
+
+    n: int
+    median: float
+    p99: float
+    mean: float
+    samples: tuple[float, ...]
+
+    @classmethod
+    def from_json(cls, data: object, where: str = "stats") -> Stats:
+        fields = Fields(data, where, ("n", "median", "p99", "mean", "samples"))
+        n, samples = fields.integer("n"), fields.numbers("samples")
+        if n < len(samples):
+            raise fields.error("n", f"{n}, but {len(samples)} samples are listed")
+        return cls(n, fields.number("median"), fields.number("p99"), fields.number("mean"), samples)
+
 
 Pair = tuple[Sequence[float], Sequence[float]]
 """The samples of two rounds that ran next to each other: numerator's and denominator's."""

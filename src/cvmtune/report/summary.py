@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from cvmtune.report import plots
-from cvmtune.report.rules_blackbox import MAIN_METRICS, REQUESTED, bar
-from cvmtune.report.schema import Breakdown, Factorial, Metric, Result, Results, Stats
-from cvmtune.report.stats import percentile
+from cvmtune.report.gains import Factorial
+from cvmtune.report.rule import Goal, Rules
+from cvmtune.report.schema import Breakdown, Metric, Result, Results
+from cvmtune.report.stats import Stats, percentile
 from cvmtune.report.table import NO_FIGURE, format_effect, format_figure, format_ratio
 
 PAGE = "summary.md"
@@ -16,31 +17,30 @@ PAGE = "summary.md"
 
 _NS_PER_MS = 1e6
 _ORDINARY = "vm, feature off"
-# What each feature is there to lower, by its experiment: the metric that tells it best.
-_HEADLINES = {
-    "ipi": "sgi_per_ipi",
-    "vtimer": "timer_exits_per_section",
-    "cq-poll": "wakeups_per_write",
-    "wfx": "wfx_per_futex_rtt",
-    "blackbox": "tpcb_ipis",
-}
 # States that a picture of where the time goes has, in its order; of other machines it has what there is.
 _SHOWN = ("off", "on")
 
 
-def files(results: Results) -> Mapping[str, str]:
+def files(results: Results, rules: Rules) -> Mapping[str, str]:
     """The page and its pictures, by their names."""
-    pictures = {f"{name}.svg": picture for name, picture in _pictures(results)}
-    return {PAGE: page(results, tuple(pictures)), **pictures}
+    pictures = {f"{name}.svg": picture for name, picture in _pictures(results, rules)}
+    return {PAGE: page(results, rules, tuple(pictures)), **pictures}
 
 
-def page(results: Results, pictures: Sequence[str] = ()) -> str:
-    """The page; the same results give the same text."""
-    sections = [_where(results), _verdicts(results)]
+def page(results: Results, rules: Rules, pictures: Sequence[str] = ()) -> str:
+    """The page; the same results give the same text.
+
+    The rules say by which figure a verdict is told, of which experiments there are latencies (those that have
+    a goal, or turn several features on) and gains.
+    """
+    sections = [_where(results), _verdicts(results, rules)]
     for result in results.results:
-        if result.feature == "blackbox":
-            sections.append(_latencies(results, result))
-            sections += [_gains(one) for one in results.factorials if one.machine == result.machine]
+        rule = rules.get(result.feature)
+        if rule and (rule.goal or rule.factors):
+            sections.append(_latencies(results, result, rule.goal))
+        compared = rule.factors.metrics if rule and rule.factors else ()
+        found = (one for one in results.factorials if one.machine == result.machine)
+        sections += [_gains(one) for one in found if one.metric in compared]
     sections += [f"![{name.removesuffix('.svg').replace('-', ' ')}]({name})" for name in pictures]
     return "\n\n".join(sections) + "\n"
 
@@ -60,10 +60,11 @@ def _one_of(value: object) -> str:
     return str(next(iter(value.values()), "")) if isinstance(value, dict) else str(value)
 
 
-def _verdicts(results: Results) -> str:
+def _verdicts(results: Results, rules: Rules) -> str:
     rows = []
     for result in results.results:
-        headline = next((m for m in result.metrics if m.name == _HEADLINES.get(result.feature)), None)
+        rule = rules.get(result.feature)
+        headline = next((m for m in result.metrics if rule and m.name == rule.headline), None)
         what = f"{headline.title}: {_figure(headline.off)} → {_figure(headline.on)}" if headline else ""
         rows.append((result.feature, result.machine, result.verdict, what))
     return _table(("feature", "machine", "verdict", "off → on"), rows)
@@ -73,8 +74,8 @@ def _figure(stats: Stats) -> str:
     return format_figure(stats.mean)
 
 
-def _latencies(results: Results, result: Result) -> str:
-    """Every latency, off and on, and that of an ordinary VM."""
+def _latencies(results: Results, result: Result, goal: Goal | None) -> str:
+    """Every latency, off and on, and that of an ordinary VM; then what became of the goal."""
     rows = []
     for metric in result.metrics:
         if metric.kind == "time":
@@ -86,18 +87,14 @@ def _latencies(results: Results, result: Result) -> str:
         "all off",
         "all on",
         "off/on [95 %]",
-        "vm off/cvm on",
+        f"vm off/{result.machine} on",
     )
-    return (
-        _table(heading, rows)
-        + f"\n\nAsked for: a ratio of {REQUESTED:g} at a rate; by the intervals: {_bars(result)}"
-    )
-
-
-def _bars(result: Result) -> str:
-    """What became of the bar, by the intervals."""
-    said = (f"{metric.name} {bar(metric)}" for metric in result.metrics if metric.name in MAIN_METRICS)
-    return f"{', '.join(said)}."
+    table = _table(heading, rows)
+    if goal is None:
+        return table
+    bars = ", ".join(f"{one.name} {goal.bar(one)}" for one in result.metrics if one.name in goal.metrics)
+    asked = f"a ratio of {goal.ratio:g} {goal.condition}".rstrip()
+    return f"{table}\n\nAsked for: {asked}; by the intervals: {bars}."
 
 
 def _ms(stats: Stats) -> str:
@@ -137,11 +134,13 @@ def _cell(text: str) -> str:
     return " ".join(text.replace("|", "/").split())
 
 
-def _pictures(results: Results) -> Iterator[tuple[str, str]]:
+def _pictures(results: Results, rules: Rules) -> Iterator[tuple[str, str]]:
+    """Of the metrics by which combinations of features are compared, if it is known what they are made of."""
     metrics: dict[str, Metric] = {
         metric.name: metric for result in results.results for metric in result.metrics
     }
-    for name in MAIN_METRICS:
+    designs = (rule.factors for rule in rules.values() if rule.factors)
+    for name in dict.fromkeys(name for design in designs for name in design.metrics):
         bars = [one for one in results.breakdowns if one.metric == name and one.state in _SHOWN]
         if bars:
             yield f"where-the-time-goes-{name}", plots.stacked(_ordered(bars), name, for_page=False)

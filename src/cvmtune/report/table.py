@@ -10,8 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cvmtune.bench.raw import Kind
-from cvmtune.report.schema import Effect, Factorial, Metric, Result, Results, Stats, Verdict
+from cvmtune.experiments.rounds import Kind
+from cvmtune.report.gains import Effect, Factorial
+from cvmtune.report.schema import Metric, Result, Results, Verdict
+from cvmtune.report.stats import Stats
 
 NO_FIGURE = "n/a"
 
@@ -24,7 +26,7 @@ _KINDS: tuple[tuple[Kind, str], ...] = (
     ("count", "Counts"),
     ("time", "Times (emulated)"),
 )
-_COLOURS: dict[Verdict, str] = {"PASS": "green", "FAIL": "red", "UNDECIDED": "yellow"}
+_COLOURS: dict[Verdict, str] = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.UNDECIDED: "yellow"}
 
 
 def print_tables(results: Results, console: Console) -> None:

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an experiment hands over: raw samples by round. Collecting is apart from judging."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from cvmtune.core.fields import is_finite
+
+Kind = Literal["count", "time"]
+Better = Literal["lower", "higher"]
+KINDS: tuple[Kind, ...] = ("count", "time")
+BETTER: tuple[Better, ...] = ("lower", "higher")
+
+T = TypeVar("T")
+
+PART = "/"
+"""In the name of a series: it is a part of another's mean."""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What a metric is. `title` says what is measured from where to where."""
+
+    name: str
+    title: str
+    unit: str
+    kind: Kind
+    better: Better
+
+    def head(self) -> tuple[str, str, str, Kind, Better]:
+        """These fields, in their order."""
+        return self.name, self.title, self.unit, self.kind, self.better
+
+
+@dataclass(frozen=True)
+class Series(Heading):
+    """The samples of one metric in one round, in `unit`.
+
+    A name with a slash is a part of another metric: "write/queue" has the means that add up, with those of
+    the other parts, to that of "write". ValueError if there are none, or one is not a finite number.
+    """
+
+    samples: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.samples:
+            raise ValueError(f"series {self.name!r} has no samples")
+        if not all(is_finite(sample) for sample in self.samples):
+            raise ValueError(f"series {self.name!r} has a sample that is not a finite number")
+
+
+def in_turns(states: Sequence[T], rounds: int) -> Iterator[tuple[int, T]]:
+    """Yield each round's index with each state, the order turned every other round, so that drift of the
+    machine falls on all alike."""
+    for index in range(rounds):
+        for state in states if index % 2 == 0 else reversed(states):
+            yield index, state
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of an experiment in one state of the feature.
+
+    `state` is "off" or "on", or a name of its own in a baseline (as "nohlt"). The off and the on round
+    with the same `index` ran next to each other and are compared as a pair.
+    """
+
+    state: str
+    index: int
+    series: tuple[Series, ...]
+
+    def __post_init__(self) -> None:
+        _refuse_repeats("series", (series.name for series in self.series))
+
+
+@dataclass(frozen=True)
+class RawRun:
+    """All rounds of one experiment on one machine, between one boot and its shutdown."""
+
+    feature: str
+    machine: str
+    rounds: tuple[Round, ...]
+    environment: Mapping[str, object]
+
+    def __post_init__(self) -> None:
+        _refuse_repeats("round", (f"{one.state} {one.index}" for one in self.rounds))
+
+
+def _refuse_repeats(what: str, names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"{what} {name!r} appears twice")
+        seen.add(name)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rule by which soft IPI passthrough is recommended, with its reason, gain and cost in figures.
+
+All thresholds are here, above the rule that uses them. A rule takes a Load (what the system did over some
+seconds) and returns an Advice; nothing is read or written.
+
+Gains are estimates. Where they rest on a figure, that is the goal which the features' request sets for
+hardware, not a measurement of this system: what is gained here only its own counters can tell, before and
+after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from cvmtune.core.cpumask import CpuMask
+from cvmtune.features.feature import Advice
+from cvmtune.features.soft_ipi.knob import PATH, POLL_US, ROW
+from cvmtune.features.words import between, count, cpu_list, overcommitted, round_up, time_lost
+from cvmtune.observe.cpus import deep_idle, nohlt
+from cvmtune.observe.load import CpuLoad, Load
+
+# IPIs a second that a vCPU must take. Of fewer, more than 5 ms apart, most would be awaited longer than the
+# bound below lets a vCPU poll: paid for, and not met.
+MIN_IPIS = 200.0
+# Share of the most loaded vCPU's IPIs that another must take to be named with it: what a machine takes beside
+# its load stays below.
+MIN_SHARE_OF_MOST = 0.1
+# A vCPU that idles less does not poll: it takes its IPIs by interrupt, named or not.
+MIN_IDLE = 0.05
+# An IPI's way as the request has it, us: 7 through the monitor, less than 3 through memory.
+IPI_SAVES_US = 4.0
+# The bound of polling, in mean times between IPIs, so that nearly all come while the vCPU polls (of a Poisson
+# process all but 2 %); and its ends, us. Beyond the upper one to wake up is cheap against the wait.
+BOUND_IN_GAPS = 4.0
+BOUND_US = (100, 10_000)
+
+
+def advise(load: Load, before: Sequence[Advice]) -> Advice:
+    """Name the vCPUs that take many IPIs and idle between them."""
+    if load.place.role != "guest":
+        return Advice("ipi", "it is a guest's feature: this is no guest, where an IPI costs no exit")
+    rates = {cpu: taken(one) for cpu, one in load.cpus.items()}
+    most = max(rates.values(), default=0.0)
+    figures = {f"IPIs a second taken by CPU {cpu}": rate for cpu, rate in rates.items()}
+    busy = [cpu for cpu, rate in rates.items() if rate >= max(MIN_IPIS, most * MIN_SHARE_OF_MOST)]
+    if not busy:
+        reason = f"no CPU takes {MIN_IPIS:g} IPIs a second; the most is {most:.0f}"
+        return Advice("ipi", reason, figures=figures)
+    if nohlt(load.now):
+        reason = f"{_takers(busy, rates)}, but with nohlt on the command line no CPU polls for them"
+        return Advice("ipi", reason, figures=figures)
+    if refusal := overcommitted(load):
+        return Advice("ipi", f"{_takers(busy, rates)}, but {refusal}", figures=figures)
+    chosen = [cpu for cpu in busy if load.cpus[cpu].idle >= MIN_IDLE or load.cpus[cpu].rows.get(ROW)]
+    if not chosen:
+        reason = f"{_takers(busy, rates)}, but {_they(busy)} hardly idle: only an idle CPU polls"
+        return Advice("ipi", reason, figures=figures)
+    if PATH not in load.now.files:
+        reason = f"{_takers(chosen, rates)}; but this kernel has no soft IPI passthrough"
+        return Advice("ipi", reason, figures=figures)
+    if deep := deep_idle(load.now, CpuMask(frozenset(chosen))):
+        reason = (
+            f"{_takers(chosen, rates)}, but cpuidle may take {deep.to_list()} deeper than WFI, where no CPU "
+            "polls: disable those states first (cpuidle/state*/disable)"
+        )
+        return Advice("ipi", reason, figures=figures)
+    mask = CpuMask(frozenset(chosen))
+    settings: dict[str, object] = {"ipi": mask}
+    idle = sum(load.cpus[cpu].idle for cpu in chosen)
+    cpus = count(len(chosen), "physical CPU")
+    busy_for = f"{cpus} busy always, also when nothing is done: this kernel has no bound"
+    if POLL_US in load.now.files:
+        gap_us = 1e6 / min(rates[cpu] for cpu in chosen)
+        bound_us = between(BOUND_US, round_up(BOUND_IN_GAPS * gap_us, 100))
+        settings = {"ipi-poll-us": bound_us, **settings}
+        busy_for = (
+            f"up to {idle:.2f} more physical CPUs busy while IPIs come, and {bound_us} us after the last one"
+        )
+    everyone = f"ALL {len(chosen)} vCPUs poll: " if len(chosen) == len(load.cpus) else ""
+    total = sum(rates[cpu] for cpu in chosen)
+    return Advice(
+        "ipi",
+        f"{_takers(chosen, rates)}; they idle {idle:.2f} CPUs' time in all, {time_lost(load)}",
+        settings,
+        gain=(
+            f"up to {total:.0f} IPIs a second without an exit; at the {IPI_SAVES_US:g} us each that is the "
+            f"feature's goal on hardware, {total * IPI_SAVES_US / 1e6:.1%} of a CPU's time in waits"
+        ),
+        cost=f"{everyone}{busy_for}",
+        figures=figures,
+        polling=mask,
+    )
+
+
+def taken(cpu: CpuLoad) -> float:
+    """IPIs that a CPU took, by hardware and softly, a second."""
+    return sum(cpu.ipis.values()) + cpu.rows.get(ROW, 0.0)
+
+
+def _takers(cpus: Sequence[int], rates: Mapping[int, float]) -> str:
+    each = ", ".join(f"{rates[cpu]:.0f}" for cpu in cpus)
+    if len(cpus) == 1:
+        return f"CPU {cpu_list(cpus)} takes {each} IPIs a second"
+    return f"CPUs {cpu_list(cpus)} take {each} IPIs a second"
+
+
+def _they(cpus: Sequence[int]) -> str:
+    return "they" if len(cpus) > 1 else "it"

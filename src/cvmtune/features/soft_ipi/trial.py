@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What soft IPI passthrough offers the lab."""
+
+from cvmtune.features.soft_ipi.about import ABOUT
+from cvmtune.features.soft_ipi.experiment import IpiExperiment
+from cvmtune.features.soft_ipi.metrics import SGI_PER_IPI
+from cvmtune.features.soft_ipi.paths import SoftIpiPaths
+from cvmtune.features.soft_ipi.switch import SoftIpiSwitch
+from cvmtune.features.soft_ipi.verdict import verdict
+from cvmtune.features.trial import Trial
+from cvmtune.report.rule import Rule
+
+TRIAL = Trial(IpiExperiment(), Rule(verdict, SGI_PER_IPI.name, about=ABOUT), SoftIpiPaths(), SoftIpiSwitch())

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is recommended for the virtual timer: nothing is to be chosen, so it only tells how it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cvmtune.features.feature import Advice
+from cvmtune.features.vtimer.status import modes_of
+from cvmtune.observe.load import Load
+
+
+def advise(load: Load, before: Sequence[Advice]) -> Advice:
+    """Tell how it stands: there is nothing to choose, the feature is on for confidential VMs."""
+    if load.place.role != "host":
+        return Advice("vtimer", "it is the monitor's and the host's feature; a guest has nothing to set")
+    modes = modes_of([vm.now for vm in load.vms])
+    if not modes:
+        reason = "no VM here has it; a host with our patches boots with kvm-arm.cvm_vtimer=masked for it"
+        return Advice("vtimer", reason)
+    others = [name for name, mode in modes.items() if mode != "masked"]
+    if others:
+        reason = (
+            f"VM {', '.join(others)} is not in mode masked; write that to its vtimer_mode in KVM's debugfs"
+        )
+        return Advice("vtimer", reason)
+    return Advice("vtimer", f"it is on for all {len(modes)} VMs: nothing to set")

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The metrics of the virtual timer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cvmtune.experiments.measure import Measure
+from cvmtune.features.trial import Event, Snapshot
+from cvmtune.features.vtimer.statistics import FILE, all_timer_exits, redundant_exits
+
+LOADS: Mapping[str, str] = {
+    "oneshot": "timer of an idle CPU",
+    "tick": "tick of a busy CPU",
+    "section": "section with interrupts off",
+}
+"""What is counted for each of, by the end of a metric's name."""
+
+
+def _each(name: str, title: str) -> Measure:
+    return Measure(name, title, "each")
+
+
+TIMER_EXITS = {
+    load: _each(f"timer_exits_per_{load}", f"Timer exits per {what}") for load, what in LOADS.items()
+}
+REDUNDANT = {
+    load: _each(f"redundant_per_{load}", f"Timer exits of whose cause the host knew, per {what}")
+    for load, what in LOADS.items()
+}
+TIMER_EXITS_PER_INTERRUPT = {
+    load: _each(
+        f"timer_exits_per_interrupt_{load}",
+        f"Timer exits per timer interrupt that the guest took, with each {what}",
+    )
+    for load, what in LOADS.items()
+}
+INTERRUPTS = {
+    load: _each(f"interrupts_per_{load}", f"Timer interrupts that the guest took, per {what}")
+    for load, what in LOADS.items()
+}
+EXITS = {load: _each(f"exits_per_{load}", f"Exits of any kind per {what}") for load, what in LOADS.items()}
+
+ONESHOT_LATE = Measure("oneshot_late", "Timer of an idle CPU: how late its handler is", "ns", "time")
+CYCLICTEST = Measure(
+    "cyclictest",
+    "Timer of an idle CPU: how late the thread is that waits for it (cyclictest)",
+    "ns",
+    "time",
+)
+TICKS_PER_S = Measure("ticks_per_s", "Ticks of a busy CPU", "per s", better="higher")
+BUSY_WORK = Measure(
+    "busy_work", "What a busy CPU gets done: turns of a loop", "per s", "time", better="higher"
+)
+STORM = Measure(
+    "storm", "Timer exits per second of sections with interrupts off and an expired timer", "per s"
+)
+SECTION = Measure(
+    "section",
+    "A section with interrupts off in which a timer has expired, always the same work",
+    "ns",
+    "time",
+)
+CROSS_RTT = {
+    "futex": Measure(
+        "cross_futex_rtt",
+        "Round trip of two threads on two CPUs that wake each other by futex",
+        "ns",
+        "time",
+    ),
+    "pipe": Measure("cross_pipe_rtt", "The same by pipe, as perf bench sched pipe does it", "ns", "time"),
+}
+SECTION_RTT = Measure(
+    "section_rtt",
+    "Round trip by futex beside sections with interrupts off in which timers expire",
+    "ns",
+    "time",
+)
+
+SECTION_PATH = Measure(
+    "section_path",
+    "Instructions of a section with interrupts off in which a timer has expired",
+    "instructions",
+)
+ONESHOT_PATH = Measure(
+    "oneshot_path", "Instructions from a timer's expiry on an idle CPU to its handler", "instructions"
+)
+CROSS_FUTEX_PATH = Measure(
+    "cross_futex_path",
+    "Instructions of a round trip of two threads on two CPUs by futex",
+    "instructions",
+)
+
+
+def _exits_so_far(now: Snapshot) -> float | None:
+    return float(all_timer_exits(now.vm)) if now.vm else None
+
+
+def _redundant_so_far(now: Snapshot) -> float | None:
+    found = redundant_exits(now.vm) if now.vm else None
+    return None if found is None else float(found)
+
+
+TIMER_EVENTS = Event(
+    "timer_exits", "of these, for the timer", "for the timer", _exits_so_far, of_host=True, file=FILE
+)
+REDUNDANT_EVENTS = Event(
+    "redundant_exits",
+    "of these, for a timer that had been told of already",
+    "redundantly",
+    _redundant_so_far,
+    of_host=True,
+    file=FILE,
+    # Of the exits for the timer, with the monitor masking it, those that told nothing new.
+    most_on=0.05,
+    allowed="redundant ones",
+)

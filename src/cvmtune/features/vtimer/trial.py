@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the virtual timer offers the lab."""
+
+from cvmtune.features.trial import Trial
+from cvmtune.features.vtimer.about import ABOUT
+from cvmtune.features.vtimer.experiment import VtimerExperiment
+from cvmtune.features.vtimer.metrics import TIMER_EXITS
+from cvmtune.features.vtimer.paths import VtimerPaths
+from cvmtune.features.vtimer.switch import VtimerSwitch
+from cvmtune.features.vtimer.verdict import verdict
+from cvmtune.report.rule import Rule
+
+TRIAL = Trial(
+    VtimerExperiment(), Rule(verdict, TIMER_EXITS["section"].name, about=ABOUT), VtimerPaths(), VtimerSwitch()
+)

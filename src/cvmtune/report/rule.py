@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an experiment tells the report: how it is judged, which of its metrics say what, and what it is about.
+
+The report knows no experiment by name: whoever calls it passes these in, by the experiments' names, which
+results have as their `feature`. A recorded result of an experiment that nobody passes in is shown as well,
+only with less said about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cvmtune.report.schema import Baseline, Metric, Verdict
+
+Judge = Callable[[Sequence[Metric], Sequence[Baseline]], tuple[Verdict, str]]
+"""Makes a verdict, and says why, of an experiment's metrics on a machine and of all else measured there."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A gain that was asked for, as the ratio off/on of these metrics. It is told and decides nothing.
+
+    `condition` says under which load, in words that follow the ratio, as "at a rate".
+    """
+
+    metrics: tuple[str, ...]
+    ratio: float
+    condition: str = ""
+
+    def bar(self, metric: Metric) -> str:
+        """Whether the gain is "met" or "missed" by the metric's whole interval, or "not settled"."""
+        low, high = metric.ci95 or (0.0, float("inf"))
+        return "met" if low >= self.ratio else "missed" if high < self.ratio else "not settled"
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The design of an experiment that turns several features on: their names, the states with those that are
+    on in each, and the metrics by which states are compared."""
+
+    names: tuple[str, ...]
+    states: Mapping[str, frozenset[str]]
+    metrics: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class About:
+    """What the page says of an experiment: `title` in its headings in place of the name, and paragraphs on
+    what was measured, and why."""
+
+    title: str
+    paragraphs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`headline` is the metric that tells best what the feature is there to lower."""
+
+    judge: Judge
+    headline: str
+    goal: Goal | None = None
+    factors: Factors | None = None
+    about: About | None = None
+
+
+Rules = Mapping[str, Rule]
+"""The rules by the experiments' names."""
