@@ -172,7 +172,7 @@ def test_ipis_from_end_to_end(guest: System, host: Host, tmp_path: Path) -> None
         # They come faster now, and more of them dwarf what else makes exits.
         on = traffic(guest, host, 1500)
         assert on.hardware < on.softly / 2, (before, on)
-        # Ticks and devices make exits by the time, so their share hangs on the computer; that of IPIs does not.
+        # Ticks and devices make exits by the time: their share hangs on the computer, that of IPIs does not.
         assert on.exits_per_ipi < before.exits_per_ipi, (before, on)
         assert tool(guest, "verify")["in_force"]
         # What is on must not make the same load look like another.
