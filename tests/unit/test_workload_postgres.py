@@ -313,7 +313,7 @@ def test_nobody_knows_what_another_knows(guest: Guest, database: Database) -> No
 
 def test_crash_reads_again_what_was_stored(guest: Guest, database: Database) -> None:
     database.crash()
-    control = f"pg_ctl --pgdata {CLUSTER} --wait"
+    control = f"pg_ctl --pgdata {CLUSTER} --wait --timeout=560"
     assert guest.commands == [
         f"{control} --mode=immediate stop",
         "drop caches",
