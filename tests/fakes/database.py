@@ -113,7 +113,7 @@ class FakePostgres:
             case "initdb", ["--pgdata", cluster, *options]:
                 assert {"--data-checksums", "--auth=trust"} <= set(options)
                 self.clusters.add(cluster)
-            case "pg_ctl", ["--pgdata", cluster, "--wait", "--log", log, "start"]:
+            case "pg_ctl", ["--pgdata", cluster, "--wait", "--timeout=560", "--log", log, "start"]:
                 assert log == f"{SOCKETS}/log"
                 assert cluster in self.clusters
                 if self.refuses_to_start:
@@ -123,11 +123,11 @@ class FakePostgres:
                         "pg_ctl: could not start server",
                     )
                 self.running = cluster
-            case "pg_ctl", ["--pgdata", cluster, "--wait", "--mode=fast", "stop"]:
+            case "pg_ctl", ["--pgdata", cluster, "--wait", "--timeout=560", "--mode=fast", "stop"]:
                 if self.running != cluster:
                     return 1, "", "pg_ctl: PID file does not exist\nIs server running?"
                 self.running = ""
-            case "pg_ctl", ["--pgdata", cluster, "--wait", "--mode=immediate", "stop"]:
+            case "pg_ctl", ["--pgdata", cluster, "--wait", "--timeout=560", "--mode=immediate", "stop"]:
                 if self.running != cluster:
                     return 1, "", "pg_ctl: PID file does not exist\nIs server running?"
                 self._disturb()

@@ -313,7 +313,7 @@ def test_nobody_knows_what_another_knows(guest: Guest, database: Database) -> No
 
 def test_crash_reads_again_what_was_stored(guest: Guest, database: Database) -> None:
     database.crash()
-    control = f"pg_ctl --pgdata {CLUSTER} --wait"
+    control = f"pg_ctl --pgdata {CLUSTER} --wait --timeout=560"
     assert guest.commands == [
         f"{control} --mode=immediate stop",
         "drop caches",
@@ -568,7 +568,7 @@ def test_server_ends_when_starting_it_is_interrupted(guest: Guest) -> None:
 def test_server_ends_in_order(guest: Guest) -> None:
     with postgres.running(guest, CLUSTER) as database:
         assert (database.cluster, database.guest) == (CLUSTER, guest)
-    assert guest.commands[-1] == f"pg_ctl --pgdata {CLUSTER} --wait --mode=fast stop"
+    assert guest.commands[-1] == f"pg_ctl --pgdata {CLUSTER} --wait --timeout=560 --mode=fast stop"
     assert guest.postgres.running == ""
 
 

@@ -13,7 +13,7 @@ from cvmtune.lab.lab import Lab
 
 CVMTUNE = [sys.executable, "-m", "cvmtune"]
 # For a boot, and for all that a shell says.
-PATIENCE = 240
+PATIENCE = 600
 
 
 @pytest.mark.parametrize(

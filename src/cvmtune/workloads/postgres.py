@@ -82,7 +82,9 @@ select wal_write, wal_sync, wal_write_time, wal_sync_time,
        (select active_time from pg_stat_database where datname = 'postgres') from pg_stat_wal;
 """
 _LOGGED = re.compile(r"\d+ \d+ (\d+) \d+ \d+ \d+(?: (\d+))?")
-_CONNECTIONS_S = 300.0
+_CONNECTIONS_S = 600.0
+# What pg_ctl waits for a start, which may be a recovery on a slow computer; its own is 60 s.
+_RECOVERY_S = 560
 
 SCRIPTS = tuple(_TABLES)
 """The transactions there are: "insert" adds a record, "tpcb" pgbench's own, as in TPC-B."""
@@ -295,7 +297,7 @@ def parse_log(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _control(cluster: str) -> list[str]:
-    return [f"{BINARIES}/pg_ctl", "--pgdata", cluster, "--wait"]
+    return [f"{BINARIES}/pg_ctl", "--pgdata", cluster, "--wait", f"--timeout={_RECOVERY_S}"]
 
 
 def _drop_caches(guest: System) -> None:
