@@ -19,9 +19,8 @@ from cvmtune.experiments.guest import applied, loaded_module
 from cvmtune.experiments.rounds import Series
 from cvmtune.experiments.tracing import counted
 from cvmtune.features.cq_poll import books, metrics
-from cvmtune.features.cq_poll.knob import CqIdleUs, CqOwners, CqPoll
+from cvmtune.features.cq_poll.knob import MODULE, CqIdleUs, CqOwners, CqPoll
 from cvmtune.features.cq_poll.metrics import poller_seconds
-from cvmtune.features.cq_poll.switch import MODULE
 from cvmtune.features.trial import Switch
 from cvmtune.lab.specs import MachineName
 from cvmtune.workloads import nfs_rdma

@@ -10,9 +10,8 @@ from cvmtune.experiments.guest import applied, loaded_module
 from cvmtune.experiments.path_length import Paths
 from cvmtune.experiments.rounds import Round
 from cvmtune.features.cq_poll import books
-from cvmtune.features.cq_poll.knob import CqOwners, CqPoll
+from cvmtune.features.cq_poll.knob import MODULE, CqOwners, CqPoll
 from cvmtune.features.cq_poll.metrics import EVENT_PATH
-from cvmtune.features.cq_poll.switch import MODULE
 from cvmtune.lab.specs import MachineName
 from cvmtune.workloads import nfs_rdma
 

@@ -8,11 +8,9 @@ from contextlib import AbstractContextManager, contextmanager
 
 from cvmtune.experiments.bench import Bench
 from cvmtune.experiments.guest import applied, loaded_module
-from cvmtune.features.cq_poll.knob import CqIdleUs, CqPoll
+from cvmtune.features.cq_poll.knob import MODULE, CqIdleUs, CqPoll
 from cvmtune.features.cq_poll.metrics import POLLER, WAKEUPS
 from cvmtune.features.trial import Switch
-
-MODULE = "ib_core_cq_poll"
 
 
 class CqPollSwitch(Switch):

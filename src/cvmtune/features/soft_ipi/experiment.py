@@ -20,15 +20,14 @@ from cvmtune.experiments.guest import SGI_ROWS, hackbench, loaded_module, pingpo
 from cvmtune.experiments.host import Host
 from cvmtune.experiments.rounds import Series
 from cvmtune.features.soft_ipi import metrics
+from cvmtune.features.soft_ipi.knob import ROW
+from cvmtune.features.soft_ipi.status import STATISTICS
 from cvmtune.features.soft_ipi.switch import SoftIpiSwitch
 from cvmtune.lab.specs import MachineName
 from cvmtune.observe.procfs import TICKS_PER_S, parse_interrupts
 
 _MODULE = "cvmtune_ipi"
 _DEBUGFS = f"/sys/kernel/debug/{_MODULE}"
-_STATS = "/sys/kernel/debug/soft_ipi_passthrough/stats"
-# The row of /proc/interrupts in which the feature counts.
-_ROW = "SIPI"
 _NS_PER_S = 1e9
 
 # Kinds of the module whose IPIs are counted, and the metric each gives.
@@ -101,7 +100,7 @@ def _round(bench: Bench, scale: IpiScale) -> Iterator[Series]:
         if kind == "sync":
             yield metrics.SGI_PER_CALL_SYNC.value(kind_sgis / scale.ipis)
         sgis += kind_sgis
-        injected += after.row((_ROW,), scale.target) - before.row((_ROW,), scale.target)
+        injected += after.row((ROW,), scale.target) - before.row((ROW,), scale.target)
         exits += after.exits - before.exits
         asked += scale.ipis
 
@@ -154,7 +153,7 @@ class _Counters:
         return _Counters(
             interrupts=parse_interrupts(guest.read_text("/proc/interrupts")),
             cpu_times=guest.read_text("/proc/stat"),
-            soft_stats=guest.read_text(_STATS) if guest.exists(_STATS) else "",
+            soft_stats=guest.read_text(STATISTICS) if guest.exists(STATISTICS) else "",
             exits=host.exits() if host else 0.0,
             vmm_seconds=host.vmm_seconds() if host else 0.0,
         )

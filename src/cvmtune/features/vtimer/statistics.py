@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from cvmtune.experiments.guest import named_interrupts
 from cvmtune.experiments.host import VmFile, VmStatistics
+from cvmtune.features.vtimer.status import STATISTICS
 
 # There for a confidential VM alone.
-FILE = VmFile("vtimer_stats", optional=True)
+FILE = VmFile(STATISTICS, optional=True)
 # What the host's /proc/interrupts calls its guests' timers.
 HOST_ROW = "kvm guest vtimer"
 # Where our kernel counts every vCPU's entries into its guest, each of which follows an exit.

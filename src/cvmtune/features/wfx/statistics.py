@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from cvmtune.experiments.host import VmFile, VmStatistics
+from cvmtune.features.wfx.vms import STATISTICS
 
-FILE = VmFile("wfx_trap_stats")
+FILE = VmFile(STATISTICS)
 WFX_COLUMNS = ("wfi_exits", "wfe_exits")
 
 
