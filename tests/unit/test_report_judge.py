@@ -8,9 +8,10 @@ import pytest
 
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.experiments.rounds import RawRun, Round, Series
+from cvmtune.report.evidence import Evidence, Judged
 from cvmtune.report.judge import judge
 from cvmtune.report.rule import Rule
-from cvmtune.report.schema import Baseline, Breakdown, Metric, Part, Result, Verdict
+from cvmtune.report.schema import Breakdown, Metric, Part, Result, Verdict
 from cvmtune.report.stats import KEPT_SAMPLES
 from cvmtune.workloads.blackbox.metrics import MAIN_METRICS
 from tests.fakes.bound import BLACKBOX, RULES
@@ -148,8 +149,8 @@ def test_baselines_are_one_a_machine_and_state() -> None:
 def test_rule_gets_what_was_measured_on_its_machine_and_nothing_else() -> None:
     seen: dict[str, list[str]] = {}
 
-    def rule(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[Verdict, str]:
-        seen[metrics[0].title] = [one.name for one in baselines]
+    def rule(evidence: Evidence) -> Judged:
+        seen[evidence.metrics[0].title] = [one.name for one in evidence.baselines]
         return Verdict.PASS, "well"
 
     def raw(machine: str, *states: str) -> RawRun:

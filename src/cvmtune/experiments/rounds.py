@@ -66,11 +66,15 @@ class Round:
 
     `state` is "off" or "on", or a name of its own in a baseline (as "nohlt"). The off and the on round
     with the same `index` ran next to each other and are compared as a pair.
+
+    `waited` tells how busy the computer was with other things: the share of the time in which the emulator
+    wanted a CPU and had none, from 0 to 1; None where that is unknown.
     """
 
     state: str
     index: int
     series: tuple[Series, ...]
+    waited: float | None = None
 
     def __post_init__(self) -> None:
         _refuse_repeats("series", (series.name for series in self.series))

@@ -9,6 +9,7 @@ from typing import TypeVar
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.experiments.rounds import PART, RawRun, Round, Series
 from cvmtune.report import stats
+from cvmtune.report.evidence import Evidence
 from cvmtune.report.factorial import factorial
 from cvmtune.report.gains import Factorial
 from cvmtune.report.rule import Rule, Rules
@@ -95,8 +96,13 @@ def _result(runs: Sequence[RawRun], baselines: Sequence[Baseline], rule: Rule) -
         else:
             notes.append(f"Left out: {name}, never measured both off and on in one pair of rounds.")
     # What was measured in other states, or found no counterpart, is compared with nothing, but may tell.
-    verdict, why = rule.judge(metrics, [*baselines, *_baselines(runs)])
+    verdict, why = rule.judge(Evidence(metrics, [*baselines, *_baselines(runs)], _waited(rounds)))
     return Result(runs[0].feature, runs[0].machine, tuple(metrics), verdict, " ".join([why, *notes]))
+
+
+def _waited(rounds: Sequence[Round]) -> float | None:
+    known = [one.waited for one in rounds if one.waited is not None]
+    return max(known) if known and len(known) == len(rounds) else None
 
 
 def _paired(rounds: Iterable[Round]) -> Iterator[RoundPair]:

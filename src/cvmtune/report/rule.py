@@ -8,13 +8,14 @@ only with less said about it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cvmtune.report.schema import Baseline, Metric, Verdict
+from cvmtune.report.evidence import Evidence, Judged
+from cvmtune.report.schema import Metric
 
-Judge = Callable[[Sequence[Metric], Sequence[Baseline]], tuple[Verdict, str]]
-"""Makes a verdict, and says why, of an experiment's metrics on a machine and of all else measured there."""
+Judge = Callable[[Evidence], Judged]
+"""Makes a verdict of what was measured of an experiment on a machine, and says why."""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from cvmtune.features.cq_poll.metrics import (
     HANDLED_PER_POSTED,
     IPIS_PER_WRITE,
@@ -12,7 +10,8 @@ from cvmtune.features.cq_poll.metrics import (
     VIOLATIONS,
     WAKEUPS_PER_WRITE,
 )
-from cvmtune.report.schema import Baseline, Metric, Verdict
+from cvmtune.report.evidence import Evidence, Judged
+from cvmtune.report.schema import Verdict
 
 MIN_WAKEUPS_OFF = 2.0
 """A write takes at least a receive on the server and one on the client, each of which wakes a handler when
@@ -37,7 +36,7 @@ _NEEDED = (
 _ALL = (HANDLED_PER_POSTED.name, VERIFIED.name)
 
 
-def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[Verdict, str]:
+def verdict(evidence: Evidence) -> Judged:
     """The verdict and why, from the means over all rounds.
 
     FAIL where a completion was lost or handled wrongly, or a block was not read back as written, polling or
@@ -45,11 +44,11 @@ def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[V
     Else PASS where with polling on no more than MAX_WAKEUPS_ON completion events per write woke a handler,
     and no more than MAX_ADDED_IPIS hardware IPIs per write were added. Else FAIL.
     """
-    by_name = {metric.name: metric for metric in metrics}
+    by_name = evidence.by_name
     # The first provider's have plain names, the others' end in the same.
     exact = [
-        *((metric, 1.0) for metric in metrics if metric.name.endswith(_ALL)),
-        *((metric, 0.0) for metric in metrics if metric.name.endswith(VIOLATIONS.name)),
+        *((metric, 1.0) for metric in evidence.metrics if metric.name.endswith(_ALL)),
+        *((metric, 0.0) for metric in evidence.metrics if metric.name.endswith(VIOLATIONS.name)),
     ]
     if missing := [name for name in _NEEDED if name not in by_name]:
         return Verdict.UNDECIDED, f"Not measured both off and on: {', '.join(missing)}."

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from cvmtune.features.soft_ipi.metrics import EXITS_PER_IPI, SGI_PER_IPI
-from cvmtune.report.schema import Baseline, Metric, Verdict
+from cvmtune.report.evidence import Evidence, Judged
+from cvmtune.report.schema import Verdict
 
 MAX_SGI_PER_IPI = 0.05
 """An IPI that arrives while its target runs (its tick, housekeeping, the end of the IPI before) finds nobody
@@ -22,7 +21,7 @@ MIN_SGI_PER_IPI_OFF = 0.9
 this the experiment did not send the IPIs that it counted."""
 
 
-def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[Verdict, str]:
+def verdict(evidence: Evidence) -> Judged:
     """The verdict and why, from the means over all rounds.
 
     UNDECIDED where the rounds with the feature off do not show at least MIN_SGI_PER_IPI_OFF hardware SGIs
@@ -30,7 +29,7 @@ def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[V
     feature on, no more than MAX_SGI_PER_IPI hardware SGIs and, where exits were counted, no more than
     MAX_EXITS_PER_IPI exits per IPI are left. Else FAIL.
     """
-    by_name = {metric.name: metric for metric in metrics}
+    by_name = evidence.by_name
     sgi, exits = by_name.get(SGI_PER_IPI.name), by_name.get(EXITS_PER_IPI.name)
     if sgi is None:
         return Verdict.UNDECIDED, "Hardware SGIs per IPI were not measured both off and on."

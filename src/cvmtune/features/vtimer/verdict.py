@@ -7,10 +7,9 @@ register's HW bit, is measured in turns with them and is a baseline.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from cvmtune.features.vtimer import metrics as known
-from cvmtune.report.schema import Baseline, Metric, Verdict
+from cvmtune.report.evidence import Evidence, Judged
+from cvmtune.report.schema import Verdict
 
 BASELINE = "HW bit"
 """How the state with the HW bit is called; its baseline is named "MACHINE, HW bit"."""
@@ -31,14 +30,14 @@ LOADS = tuple(known.LOADS)
 _PER = {**known.LOADS, "tick": "tick"}
 
 
-def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[Verdict, str]:
+def verdict(evidence: Evidence) -> Judged:
     """The verdict and why.
 
     UNDECIDED where something was not counted, or a timer that is not masked made no redundant exits. Else
     PASS where with the feature on no exit was redundant in any round, there was at most one timer exit for
     each timer interrupt that the guest took, and it took as many as with the HW bit. Else FAIL.
     """
-    by_name = {metric.name: metric for metric in metrics}
+    by_name = evidence.by_name
     wanted = [
         of_load[load].name
         for load in LOADS
@@ -48,7 +47,7 @@ def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[V
         return Verdict.UNDECIDED, f"Not measured both off and on: {', '.join(missing)}."
     with_hw = {
         metric.name: metric.values.mean
-        for baseline in baselines
+        for baseline in evidence.baselines
         if baseline.name.endswith(f", {BASELINE}")
         for metric in baseline.metrics
     }

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from cvmtune.features.wfx import metrics as known
-from cvmtune.report.schema import Baseline, Metric, Verdict
+from cvmtune.report.evidence import Evidence, Judged
+from cvmtune.report.schema import Verdict
 
 MIN_EXITS_OFF = 50.0
 """WFx exits per second of a vCPU that wakes by a timer a thousand times a second, trapped. A slow computer
@@ -33,14 +32,14 @@ _KEPT = {
 }
 
 
-def verdict(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[Verdict, str]:
+def verdict(evidence: Evidence) -> Judged:
     """The verdict and why.
 
     UNDECIDED where something was not counted, or vCPUs made no WFx exits with the feature off. Else PASS
     where no named vCPU made a single WFx exit in any round, from the write of the mask on, and the rates of
     the others, and of one that is named no more, are those without the feature. Else FAIL.
     """
-    by_name = {metric.name: metric for metric in metrics}
+    by_name = evidence.by_name
     if missing := [name for name in (*_ZERO, *_KEPT) if name not in by_name]:
         return Verdict.UNDECIDED, f"Not measured both off and on: {', '.join(missing)}."
     trapped = by_name[known.WFX_EXITS_NAMED.name].off.mean

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cvmtune.features.trial import Event, Switch
+from cvmtune.report.evidence import Evidence, Judged
 from cvmtune.report.rule import Goal
 from cvmtune.report.schema import Baseline, Metric, Verdict
 from cvmtune.workloads.blackbox.counting import events_of
@@ -49,8 +50,8 @@ class BlackboxJudge:
     def of_host(self) -> tuple[Event, ...]:
         return tuple(event for event in self.events if event.of_host)
 
-    def __call__(self, metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[Verdict, str]:
-        """The verdict and why, from the means over all rounds; `baselines` have all that was measured here.
+    def __call__(self, evidence: Evidence) -> Judged:
+        """The verdict and why, from the means over all rounds.
 
         FAIL where the database or a log was damaged, or lacks what was committed or answered, in any state or
         after a power cut.
@@ -58,9 +59,10 @@ class BlackboxJudge:
         where, with all on, each of the loads at a rate has no more of what features save than their limits
         allow, and without a rate fewer exits of any kind. Else FAIL.
         """
+        metrics, baselines = evidence.metrics, evidence.baselines
         if fault := _fault(metrics, baselines):
             return Verdict.FAIL, fault
-        by_name = {metric.name: metric for metric in metrics}
+        by_name = evidence.by_name
         nested = any(metric.name.endswith(f"_{EXITS}") for metric in metrics)
         known = {*by_name, *(one.name for state in baselines for one in state.metrics)}
         missing = [name for name in self._needed(nested) if name not in by_name]
