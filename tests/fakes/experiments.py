@@ -77,6 +77,7 @@ class Measured:
         *,
         environment: dict[str, object],
         advance: Callable[[str], None],
+        go_on: Callable[[int], bool],
     ) -> RawRun:
         feature, machine, states = experiment.name, str(bench.machine), wanted.states
 

@@ -10,7 +10,7 @@ import pytest
 
 from cvmtune.commands import lab as lab_commands
 from cvmtune.commands import prove
-from cvmtune.experiments import path_length, runner
+from cvmtune.experiments import campaign, path_length, runner
 from cvmtune.experiments.rounds import RawRun, Series
 from cvmtune.features.trial import Switch
 from cvmtune.lab.lab import Lab
@@ -68,7 +68,7 @@ def measured(lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> Measured:
     monkeypatch.setattr(runner, "run", one.run)
     monkeypatch.setattr(database, "build", lambda lab: DATABASE)
     monkeypatch.setattr(power_cut, "cut_power", cut_power)
-    for module in (runner, path_length):
+    for module in (campaign, path_length):
         monkeypatch.setattr(module, "environment_of", lambda machine: {"machine": machine.spec.name})
     return one
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cvmtune.cli.options import MACHINES, Commands, command, positive
+from cvmtune.cli.options import MACHINES, Commands, command, minutes, positive
 from cvmtune.features.registry import Registry
 
 
@@ -30,6 +30,13 @@ def _add_prove(commands: Commands, registry: Registry) -> None:
         type=positive,
         metavar="N",
         help="pairs of rounds; default: as many as the feature's experiment says",
+    )
+    parser.add_argument(
+        "--budget",
+        type=minutes,
+        metavar="MIN",
+        help="minutes for measuring, building not counted; fewer rounds where they are short; "
+        "default: 10 if neither features nor --runs are given, else as many as it takes",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report there")
@@ -60,9 +67,11 @@ def _prove(arguments: argparse.Namespace) -> int:
         arguments.features,
         arguments.machine,
         arguments.runs,
+        budget_min=arguments.budget,
         json=arguments.json,
         html=arguments.html,
         path_length=arguments.path_length,
+        verbose=arguments.verbose,
         dry_run=arguments.dry_run,
         trials=arguments.registry.trials,
     )

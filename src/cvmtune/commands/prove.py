@@ -10,10 +10,9 @@ from pathlib import Path
 from rich.console import Console
 
 from cvmtune.core.errors import UsageError
-from cvmtune.experiments import runner
+from cvmtune.experiments.campaign import Measured, carry_out
 from cvmtune.experiments.path_length import Paths, count, dry_run_line
-from cvmtune.experiments.rounds import RawRun
-from cvmtune.experiments.runner import Plan
+from cvmtune.experiments.plan import Plan, plan
 from cvmtune.features.trial import Trial
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.lab import Lab
@@ -22,9 +21,13 @@ from cvmtune.lab.specs import MACHINES
 from cvmtune.report import render
 from cvmtune.report.judge import judge
 from cvmtune.report.schema import Verdict
+from cvmtune.report.screen import print_screen
 from cvmtune.report.table import print_tables
 
 Trials = Mapping[str, Callable[[], Trial]]
+
+BUDGET_MIN = 10.0
+"""Minutes for measuring, if nothing is named: nobody who names none wants to wait for all of all."""
 
 
 def main(
@@ -32,31 +35,40 @@ def main(
     machine: str,
     rounds: int | None,
     *,
+    budget_min: float | None,
     json: Path | None,
     html: Path | None,
     path_length: bool,
+    verbose: bool,
     dry_run: bool,
     trials: Trials,
 ) -> int:
-    """Prove what is named, show and write the results; return 0 if every verdict is PASS, else 1."""
-    # Nobody who names none wants to wait for all of all.
+    """Prove what is named, show and write the results; return 0 if every verdict is PASS, else 1.
+
+    `budget_min` are minutes for measuring; None: BUDGET_MIN if neither features nor rounds are said, else as
+    many as it takes.
+    """
     brief = not names
+    if budget_min is None and brief and rounds is None:
+        budget_min = BUDGET_MIN
     wanted = {name: trials[name]() for name in _known(names, trials)} if names else _possible(machine, trials)
-    plans = [runner.plan(trial.experiment, machine, rounds, brief=brief) for trial in wanted.values()]
+    plans = [plan(trial.experiment, machine, rounds, brief=brief) for trial in wanted.values()]
     for path in filter(None, (html, json)):
         # Not only after all has been measured.
         if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
             raise UsageError("cannot write a file there", str(path), "name a file in a directory of yours")
     paths = _paths(wanted, trials) if path_length else {}
     if dry_run:
-        for line in _dry_run(plans, paths):
+        for line in _dry_run(plans, paths, budget_min):
             print(line)
         return 0
-    raws, baselines = _measure(plans, paths)
+    measured = _measure(plans, paths, budget_min)
     rules = {name: trial.rule for name, trial in wanted.items()}
-    results = judge(raws, baselines, rules)
+    results = judge(measured.judged, measured.beside, rules)
     # Shown first: nothing that goes wrong with a file may lose them.
-    print_tables(results, Console())
+    if verbose:
+        print_tables(results, Console())
+    print_screen(results, rules, Console())
     render(results, rules, html=html, json=json)
     for path in filter(None, (html, json)):
         print(f"written: {path}")
@@ -91,21 +103,18 @@ def _paths(wanted: Mapping[str, Trial], trials: Trials) -> dict[str, Paths]:
     return found
 
 
-def _dry_run(plans: Sequence[Plan], paths: Mapping[str, Paths]) -> Iterator[str]:
-    for plan in plans:
-        yield from plan.lines()
+def _dry_run(plans: Sequence[Plan], paths: Mapping[str, Paths], budget_min: float | None) -> Iterator[str]:
+    for one in plans:
+        yield from one.lines()
     if paths:
         yield dry_run_line(paths)
+    if budget_min is not None:
+        yield f"within {budget_min:g} min from the end of building on: fewer rounds, if there is no time"
 
 
-def _measure(plans: Sequence[Plan], paths: Mapping[str, Paths]) -> tuple[list[RawRun], list[RawRun]]:
-    """What is judged, and the baselines."""
+def _measure(plans: Sequence[Plan], paths: Mapping[str, Paths], budget_min: float | None) -> Measured:
     lab = Lab(Cache(), terminal_progress())
-    raws, baselines = [], []
-    for plan in plans:
-        judged, beside = runner.carry_out(lab, plan)
-        raws.append(judged)
-        baselines += beside
+    measured = carry_out(lab, plans, None if budget_min is None else 60 * budget_min)
     if paths:
-        baselines += count(lab, paths)
-    return raws, baselines
+        measured.beside += count(lab, paths)
+    return measured

@@ -82,12 +82,16 @@ class Round:
 
 @dataclass(frozen=True)
 class RawRun:
-    """All rounds of one experiment on one machine, between one boot and its shutdown."""
+    """All rounds of one experiment on one machine, between one boot and its shutdown.
+
+    `problem` tells why there are none, or too few.
+    """
 
     feature: str
     machine: str
     rounds: tuple[Round, ...]
     environment: Mapping[str, object]
+    problem: str = ""
 
     def __post_init__(self) -> None:
         _refuse_repeats("round", (f"{one.state} {one.index}" for one in self.rounds))

@@ -21,6 +21,7 @@ from cvmtune.report.schema import (
     Part,
     Result,
     Results,
+    Verdict,
 )
 
 HOPELESS_ROUNDS = 1000
@@ -96,6 +97,9 @@ def _result(runs: Sequence[RawRun], baselines: Sequence[Baseline], rule: Rule) -
         else:
             notes.append(f"Left out: {name}, never measured both off and on in one pair of rounds.")
     # What was measured in other states, or found no counterpart, is compared with nothing, but may tell.
+    problems = " ".join(run.problem for run in runs if run.problem)
+    if problems and not metrics:
+        return Result(runs[0].feature, runs[0].machine, (), Verdict.UNDECIDED, problems)
     verdict, why = rule.judge(Evidence(metrics, [*baselines, *_baselines(runs)], _waited(rounds)))
     return Result(runs[0].feature, runs[0].machine, tuple(metrics), verdict, " ".join([why, *notes]))
 

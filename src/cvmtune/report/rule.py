@@ -56,10 +56,13 @@ class About:
 
 @dataclass(frozen=True)
 class Rule:
-    """`headline` is the metric that tells best what the feature is there to lower."""
+    """`headline` is the count that tells best what the feature is there to lower, and `time` the time that it
+    is to shorten, by their metrics' names; `asked` is what was asked for, in a few words."""
 
     judge: Judge
     headline: str
+    time: str = ""
+    asked: str = ""
     goal: Goal | None = None
     factors: Factors | None = None
     about: About | None = None

@@ -26,7 +26,7 @@ _KINDS: tuple[tuple[Kind, str], ...] = (
     ("count", "Counts"),
     ("time", "Times (emulated)"),
 )
-_COLOURS: dict[Verdict, str] = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.UNDECIDED: "yellow"}
+COLOURS: dict[Verdict, str] = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.UNDECIDED: "yellow"}
 
 
 def print_tables(results: Results, console: Console) -> None:
@@ -50,7 +50,7 @@ def verdicts(results: Results) -> Table:
     table.add_column("verdict", no_wrap=True)
     table.add_column("why", ratio=1)
     for result in results.results:
-        verdict = Text(result.verdict, style=f"bold {_COLOURS[result.verdict]}")
+        verdict = Text(result.verdict, style=f"bold {COLOURS[result.verdict]}")
         table.add_row(Text(result.feature), Text(result.machine), verdict, Text(result.why))
     return table
 

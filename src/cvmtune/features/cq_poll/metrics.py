@@ -55,9 +55,13 @@ EVENT_PATH = Measure(
 )
 
 
+WRITE = "write"
+"""The name of the latency of writes at a rate."""
+
+
 def write_at(rate: int) -> Measure:
     """The latency of writes at a rate, in writes a second."""
-    return Measure("write", f"4 KiB write, {rate} a second, as the program sees it", "ns", "time")
+    return Measure(WRITE, f"4 KiB write, {rate} a second, as the program sees it", "ns", "time")
 
 
 def write_by(depth: int) -> Measure:

@@ -22,6 +22,8 @@ def trial_of(features: Iterable[Trial]) -> Trial:
     rule = Rule(
         judge,
         headline=f"{MAIN_METRICS[1]}_{judge.events[0].suffix}",
+        time=MAIN_METRICS[1],
+        asked="database write -40 %, end to end",
         goal=GOAL,
         factors=Factors(experiment.features, states, MAIN_METRICS),
         about=ABOUT,
