@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from cvmtune import cli
+from cvmtune.lab import kernel_checks, kernel_selftests
+from cvmtune.lab.kernel_source import SourceTree
 from cvmtune.report import schema, summary
 from tests.fakes.bound import RULES, TRIALS
 
@@ -90,6 +92,20 @@ def test_readme_shows_what_the_tool_makes_of_the_recorded_run() -> None:
     for picture in pictures:
         assert Path(picture).parent == Path(name).parent
         assert Path(picture).name in made
+
+
+def test_parts_of_the_cache_are_told() -> None:
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (TOP / "src/cvmtune").rglob("*.py"))
+    parts = set(re.findall(r"cache\.(?:get_or_fill|directory)\([\"']([\w-]+)[\"']", code))
+    parts |= {SourceTree.LOCK, SourceTree.CHECKS, kernel_checks._KIND}
+    parts |= {kernel_selftests._kind(one) for one in (kernel_selftests.KVM, kernel_selftests.TIMERS)}
+    assert {"source", "kernel", "guest-tools", "database", "ccache", "logs", "runs"} <= parts
+    lab = (TOP / "docs/lab.md").read_text(encoding="utf-8")
+    (told,) = re.findall(r"^## The cache\n(.*?)^## ", lab, re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"^\| `([\w-]+)` \|", told, re.MULTILINE)) == parts
+    design = (TOP / "docs/design.md").read_text(encoding="utf-8")
+    (told,) = re.findall(r"^## Caches\n(.*?)^## ", design, re.MULTILINE | re.DOTALL)
+    assert {part for part in parts if f"`{part}`" in told} == parts
 
 
 def test_command_lines_are_found() -> None:
