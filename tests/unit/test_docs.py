@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every command line of cvmtune that the documents show is one that cvmtune takes."""
+"""What the documents show is true: command lines, links, figures of recorded results, parts of the cache."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 
 from cvmtune import cli
+from cvmtune.lab import kernel_checks, kernel_selftests
+from cvmtune.lab.kernel_source import SourceTree
 from cvmtune.report import schema, summary
+from cvmtune.report.rule import Goal
+from cvmtune.report.table import format_figure
 from tests.fakes.bound import RULES, TRIALS
 
 TOP = Path(__file__).resolve().parents[2]
-DOCUMENTS = [
-    path
-    for path in (TOP / "README.md", TOP / "CONTRIBUTING.md", *sorted((TOP / "docs").glob("*.md")))
-    if path.is_file()
-]
+README = TOP / "README.md"
+PAGES = [*sorted((TOP / "docs").glob("*.md")), *sorted((TOP / "docs/features").glob("*.md"))]
+DOCUMENTS = [README, TOP / "CONTRIBUTING.md", TOP / "docs/evidence/README.md", *PAGES]
 FENCE = re.compile(r"\s*(```|~~~)")
 # Before a command's name: a prompt, assignments to the environment.
 PREFIX = re.compile(r"\$|sudo|\w+=.*")
@@ -77,19 +79,130 @@ def test_shown_command_is_taken(argv: list[str], capsys: pytest.CaptureFixture[s
     assert set(getattr(arguments, "features", ())) <= set(TRIALS)
 
 
-def test_readme_shows_what_the_tool_makes_of_the_recorded_run() -> None:
-    readme = (TOP / "README.md").read_text(encoding="utf-8")
-    (name,) = re.findall(r"^<!-- summary of (\S+) -->$", readme, re.MULTILINE)
-    _, _, rest = readme.partition(f"<!-- summary of {name} -->\n")
+def test_readme_is_short_and_maps_the_pages() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    map_of_docs = text[text.index("\n## Documentation\n") :]
+    linked = {(TOP / target).resolve() for target in LINK.findall(map_of_docs)}
+    assert linked >= {*PAGES, TOP / "CONTRIBUTING.md"}
+
+
+# Of a link its target, of an image as well; none in a code block has this form.
+LINK = re.compile(r"\]\(([^()\s]+)\)")
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them; of equal headings the first one's."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "document", [pytest.param(path, id=str(path.relative_to(TOP))) for path in DOCUMENTS]
+)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in LINK.findall(document.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        path = (document.parent / name).resolve() if name else document
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), target
+
+
+def test_results_show_what_the_tool_makes_of_the_recorded_run() -> None:
+    page = TOP / "docs/results.md"
+    text = page.read_text(encoding="utf-8")
+    (name,) = re.findall(r"^<!-- summary of (\S+) -->$", text, re.MULTILINE)
+    _, _, rest = text.partition(f"<!-- summary of {name} -->\n")
     shown, _, _ = rest.partition("<!-- end of summary -->")
     assert shown.strip() == summary.page(schema.load(TOP / name), RULES).strip()
     # Its pictures are those of the same run.
-    pictures = re.findall(r"\]\((\S+\.svg)\)", readme)
+    pictures = re.findall(r"\]\((\S+\.svg)\)", text)
     made = summary.files(schema.load(TOP / name), RULES)
     assert pictures
     for picture in pictures:
-        assert Path(picture).parent == Path(name).parent
+        assert (page.parent / picture).parent == (TOP / name).parent
         assert Path(picture).name in made
+
+
+RATIO = re.compile(r"([\d.,]+) \[([\d.,]+), ([\d.,]+)\](?:, (met|missed|inconclusive)\b)?")
+SAID = {"met": "met", "missed": "missed", "not settled": "inconclusive"}
+
+
+def rounds_to(text: str, value: float) -> bool:
+    """Whether the text is that value, rounded to the decimals that the text has."""
+    decimals = len(text.partition(".")[2])
+    return abs(float(text.replace(",", "")) - value) <= 0.5 * 10.0**-decimals + 1e-9
+
+
+def test_readme_has_the_recorded_verdicts_counts_and_ratios() -> None:
+    """And says of each ratio whether what was asked for was reached, by the whole interval."""
+    text = README.read_text(encoding="utf-8")
+    (name,) = re.findall(r"\((docs/evidence/[^()\s]+/results\.json)\)", text)
+    recorded = {result.feature: result for result in schema.load(TOP / name).results}
+    _, _, rest = text.partition("<!-- results -->\n")
+    shown, _, _ = rest.partition("<!-- /results -->")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown.splitlines()[2:]]
+    assert [row[0] for row in rows] == list(recorded)
+    for feature, verdict, count, asked, reached in rows:
+        result = recorded[feature]
+        assert verdict == result.verdict
+        (headline,) = (one for one in result.metrics if one.name == RULES[feature].headline)
+        assert count.endswith(f": {format_figure(headline.off.mean)} → {format_figure(headline.on.mean)}")
+        found = RATIO.findall(reached)
+        assert found
+        for ratio, low, high, said in found:
+            (metric,) = (
+                one
+                for one in result.metrics
+                if one.kind == "time" and one.ratio and one.ci95
+                if all(map(rounds_to, (ratio, low, high), (one.ratio, *one.ci95)))
+            )
+            goal = Goal((metric.name,), float(asked.rpartition(" ratio ")[2]))
+            assert said == SAID[goal.bar(metric)]
+    goal_of_all = RULES["blackbox"].goal
+    assert goal_of_all
+    assert rows[-1][3].endswith(f" ratio {goal_of_all.ratio:g}")
+    assert len(RATIO.findall(rows[-1][4])) == len(goal_of_all.metrics)
+
+
+RECORDED = [
+    pytest.param(name, shown, id=f"{page.name}: {Path(name).parent.name}")
+    for page in PAGES
+    for name, shown in re.findall(
+        r"^<!-- result: made from (\S+) -->\n(.*?)^<!-- end of result -->$",
+        page.read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
+]
+
+
+@pytest.mark.parametrize(("name", "shown"), RECORDED)
+def test_ratios_shown_are_in_the_recorded_results(name: str, shown: str) -> None:
+    results = schema.load(TOP / name)
+    there = [(one.ratio, one.ci95) for result in results.results for one in result.metrics]
+    found = RATIO.findall(shown)
+    assert found
+    for ratio, low, high, _ in found:
+        assert any(
+            value is not None and ci95 and all(map(rounds_to, (ratio, low, high), (value, *ci95)))
+            for value, ci95 in there
+        ), ratio
+
+
+def test_parts_of_the_cache_are_told() -> None:
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (TOP / "src/cvmtune").rglob("*.py"))
+    parts = set(re.findall(r"cache\.(?:get_or_fill|directory)\([\"']([\w-]+)[\"']", code))
+    parts |= {SourceTree.LOCK, SourceTree.CHECKS, kernel_checks._KIND}
+    parts |= {kernel_selftests._kind(one) for one in (kernel_selftests.KVM, kernel_selftests.TIMERS)}
+    assert {"source", "kernel", "guest-tools", "database", "ccache", "logs", "runs"} <= parts
+    lab = (TOP / "docs/lab.md").read_text(encoding="utf-8")
+    (told,) = re.findall(r"^## The cache\n(.*?)^## ", lab, re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"^\| `([\w-]+)` \|", told, re.MULTILINE)) == parts
+    design = (TOP / "docs/design.md").read_text(encoding="utf-8")
+    (told,) = re.findall(r"^## Caches\n(.*?)^## ", design, re.MULTILINE | re.DOTALL)
+    assert {part for part in parts if f"`{part}`" in told} == parts
 
 
 def test_command_lines_are_found() -> None:
