@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from cvmtune.core.fields import is_finite
@@ -82,12 +82,17 @@ class Round:
 
 @dataclass(frozen=True)
 class RawRun:
-    """All rounds of one experiment on one machine, between one boot and its shutdown."""
+    """All rounds of one experiment on one machine, between one boot and its shutdown.
+
+    `environment` is the boot's. Runs of one boot share that very object, which is how they are told from runs
+    of another boot that looked the same. `findings` is what this run found out beside its rounds.
+    """
 
     feature: str
     machine: str
     rounds: tuple[Round, ...]
     environment: Mapping[str, object]
+    findings: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _refuse_repeats("round", (f"{one.state} {one.index}" for one in self.rounds))

@@ -108,7 +108,7 @@ def run(
     states = [experiment.state(name) for name in wanted.states]
     collected: dict[tuple[str, int], tuple[Series, ...]] = {}
     after: list[Round] = []
-    found = dict(environment)
+    findings: dict[str, object] = {}
     with experiment.prepare(bench):
         for part in wanted.parts:
             place = f"{bench.machine}, {part}" if part else bench.machine
@@ -119,6 +119,6 @@ def run(
                         series = tuple(experiment.measure(site, state, index))
                     collected[state.name, index] = collected.get((state.name, index), ()) + series
                 after += experiment.finish(site)
-                found |= experiment.findings(site)
+                findings |= experiment.findings(site)
     rounds = [Round(state, index, series) for (state, index), series in collected.items()]
-    return RawRun(experiment.name, str(bench.machine), (*rounds, *after), found)
+    return RawRun(experiment.name, str(bench.machine), (*rounds, *after), environment, findings)

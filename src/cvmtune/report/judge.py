@@ -176,11 +176,12 @@ def _samples(name: str, one: Round) -> tuple[float, ...]:
 def _environment(runs: Sequence[RawRun]) -> dict[str, object]:
     """What all runs share, as it is; what differs, by run."""
     environment: dict[str, object] = {}
-    for key in dict.fromkeys(key for run in runs for key in run.environment):
+    known = [{**run.environment, **run.findings} for run in runs]
+    for key in dict.fromkeys(key for one in known for key in one):
         values = {
-            f"run {number}, {run.feature} on {run.machine}": run.environment[key]
-            for number, run in enumerate(runs, 1)
-            if key in run.environment
+            f"run {number}, {run.feature} on {run.machine}": one[key]
+            for number, (run, one) in enumerate(zip(runs, known, strict=True), 1)
+            if key in one
         }
         first, *others = values.values()
         environment[key] = first if all(value == first for value in others) else values
