@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from cvmtune import cli
-from cvmtune.report import schema, summary
+from cvmtune.report import summary
+from cvmtune.report.load import load
 from tests.fakes.bound import RULES, TRIALS
 
 TOP = Path(__file__).resolve().parents[2]
@@ -82,10 +83,10 @@ def test_readme_shows_what_the_tool_makes_of_the_recorded_run() -> None:
     (name,) = re.findall(r"^<!-- summary of (\S+) -->$", readme, re.MULTILINE)
     _, _, rest = readme.partition(f"<!-- summary of {name} -->\n")
     shown, _, _ = rest.partition("<!-- end of summary -->")
-    assert shown.strip() == summary.page(schema.load(TOP / name), RULES).strip()
+    assert shown.strip() == summary.page(load(TOP / name, RULES), RULES).strip()
     # Its pictures are those of the same run.
     pictures = re.findall(r"\]\((\S+\.svg)\)", readme)
-    made = summary.files(schema.load(TOP / name), RULES)
+    made = summary.files(load(TOP / name, RULES), RULES)
     assert pictures
     for picture in pictures:
         assert Path(picture).parent == Path(name).parent

@@ -57,7 +57,7 @@ def main(
     results = judge(raws, baselines, rules)
     # Shown first: nothing that goes wrong with a file may lose them.
     print_tables(results, Console())
-    render(results, rules, html=html, json=json)
+    render(results, rules, html=html, json=json, judged=raws, beside=baselines)
     for path in filter(None, (html, json)):
         print(f"written: {path}")
     return 0 if all(result.verdict is Verdict.PASS for result in results.results) else 1
