@@ -8,17 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from cvmtune.features import REGISTRY
 from cvmtune.features.wfx import experiment as wfx
 from cvmtune.lab.machine import PLAIN_BOOT, BootOptions
 from cvmtune.lab.progress import SilentProgress, Step
-from cvmtune.report.schema import Results
+from cvmtune.report.load import load
+from cvmtune.report.record import json_schema
 from cvmtune.workloads import nfs_rdma
 from cvmtune.workloads.blackbox.experiment import AFTER
 from cvmtune.workloads.blackbox.metrics import MAIN_METRICS
-from tests.fakes.bound import BLACKBOX, TRIALS
+from tests.fakes.bound import BLACKBOX, RULES, TRIALS
 from tests.fakes.command_line import status
 from tests.fakes.experiments import ALL_FEATURES, DATABASE, Judged, Measured
 from tests.fakes.lab import FakeLab
@@ -68,19 +70,39 @@ def test_prove_judges_and_writes(
     out = capsys.readouterr().out
     assert verdict in out
     assert "written: results.json" in out
-    found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
+    found = load(tmp_path / "results.json", RULES)
     assert [(one.feature, one.machine, one.verdict) for one in found.results] == [(feature, "cvm", verdict)]
     booted, baselines = BOOTED[feature]
     assert len(found.baselines) == baselines
+    # Judged anew, it says the same.
     assert status("report", "results.json") == expected
+    assert capsys.readouterr().out == out.replace("written: results.json\n", "")
     assert lab.booted == [(machine, "default", options) for machine, options in booted]
     assert lab.tools == [(DATABASE,) if feature == "blackbox" else ()] * len(booted)
     assert lab.running == 0
 
 
+def test_prove_writes_the_environment_of_each_boot_once(measured: Measured, tmp_path: Path) -> None:
+    status("prove", "ipi", "vtimer", "--runs", "2", "--json", "results.json")
+    content = json.loads((tmp_path / "results.json").read_text())
+    jsonschema.validate(content, json.loads(json_schema()))
+    assert [
+        (boot["environment"], [(run["experiment"], run["judged"]) for run in boot["runs"]])
+        for boot in content["boots"]
+    ] == [
+        ({"machine": "cvm"}, [("ipi", True), ("vtimer", True), ("vtimer", False)]),
+        ({"machine": "vm"}, [("ipi", False), ("vtimer", False)]),
+        ({"machine": "cvm"}, [("ipi", False)]),
+    ]
+    assert [(one["experiment"], one["verdict"]) for one in content["verdicts"]] == [
+        ("ipi", "PASS"),
+        ("vtimer", "PASS"),
+    ]
+
+
 def test_prove_keeps_what_was_left_of_the_database(measured: Measured, tmp_path: Path) -> None:
     status("prove", "blackbox", "--runs", "2", "--json", "results.json")
-    found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
+    found = load(tmp_path / "results.json", RULES)
     left = {one.name: [metric.name for metric in one.metrics] for one in found.baselines}
     for machine in ("cvm", "vm", "plain"):
         assert left[f"{machine}, {AFTER}"] == ["all_lost", "damage"]
@@ -134,7 +156,7 @@ def test_what_a_power_cut_took_counts_in_the_verdict(
 ) -> None:
     measured.lost = lost
     assert status("prove", "blackbox", "--runs", "2", "--json", "results.json") == expected
-    found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
+    found = load(tmp_path / "results.json", RULES)
     (after,) = (one for one in found.baselines if one.name == "cvm, power cut")
     assert {metric.name: metric.values.mean for metric in after.metrics} == {
         "cut_committed": 100,
@@ -154,7 +176,7 @@ def test_what_is_found_after_all_rounds_counts_in_the_verdict(
     measured.all_lost, measured.damage = all_lost, damage
     expected = 0 if verdict == "PASS" else 1
     assert status("prove", "blackbox", "--runs", "2", "--json", "results.json") == expected
-    found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
+    found = load(tmp_path / "results.json", RULES)
     (result,) = found.results
     assert result.verdict == verdict
     assert (f"cvm, {AFTER}" in result.why) == (verdict == "FAIL")
@@ -168,7 +190,7 @@ def test_combinations_are_judged_and_no_baselines(
     measured: Measured, tmp_path: Path, words: tuple[str, ...], cells: int
 ) -> None:
     assert status("prove", *words, "--json", "results.json") == 0
-    found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
+    found = load(tmp_path / "results.json", RULES)
     assert [(one.machine, one.metric) for one in found.factorials] == [("cvm", load) for load in MAIN_METRICS]
     for one in found.factorials:
         assert len(one.cells) == cells
@@ -180,7 +202,7 @@ def test_combinations_are_judged_and_no_baselines(
 def test_one_feature_that_fails_is_a_failure(measured: Measured, tmp_path: Path, useless: str) -> None:
     measured.useless = {useless}
     assert status("prove", "--runs", "2", "--json", "results.json") == 1
-    found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
+    found = load(tmp_path / "results.json", RULES)
     assert {one.feature: one.verdict == "FAIL" for one in found.results} == {
         feature: feature == useless for feature in tuple(TRIALS)
     }
@@ -240,6 +262,6 @@ def test_states_beside_off_and_on_are_a_baseline(measured: Measured, judged: Jud
         ("vtimer", "vm", ["ordinary VM"]),
         ("ipi", "cvm", ["nohlt"] * 2),
     ]
-    found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
+    found = load(tmp_path / "results.json", RULES)
     assert "Left out" not in found.results[1].why
     assert "cvm, HW bit" in [one.name for one in found.baselines]

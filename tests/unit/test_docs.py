@@ -13,7 +13,8 @@ import pytest
 from cvmtune import cli
 from cvmtune.lab import kernel_checks, kernel_selftests
 from cvmtune.lab.kernel_source import SourceTree
-from cvmtune.report import schema, summary
+from cvmtune.report import summary
+from cvmtune.report.load import load
 from cvmtune.report.rule import Goal
 from cvmtune.report.table import format_figure
 from tests.fakes.bound import RULES, TRIALS
@@ -116,10 +117,10 @@ def test_results_show_what_the_tool_makes_of_the_recorded_run() -> None:
     (name,) = re.findall(r"^<!-- summary of (\S+) -->$", text, re.MULTILINE)
     _, _, rest = text.partition(f"<!-- summary of {name} -->\n")
     shown, _, _ = rest.partition("<!-- end of summary -->")
-    assert shown.strip() == summary.page(schema.load(TOP / name), RULES).strip()
+    assert shown.strip() == summary.page(load(TOP / name, RULES), RULES).strip()
     # Its pictures are those of the same run.
     pictures = re.findall(r"\]\((\S+\.svg)\)", text)
-    made = summary.files(schema.load(TOP / name), RULES)
+    made = summary.files(load(TOP / name, RULES), RULES)
     assert pictures
     for picture in pictures:
         assert (page.parent / picture).parent == (TOP / name).parent
@@ -140,7 +141,7 @@ def test_readme_has_the_recorded_verdicts_counts_and_ratios() -> None:
     """And says of each ratio whether what was asked for was reached, by the whole interval."""
     text = README.read_text(encoding="utf-8")
     (name,) = re.findall(r"\((docs/evidence/[^()\s]+/results\.json)\)", text)
-    recorded = {result.feature: result for result in schema.load(TOP / name).results}
+    recorded = {result.feature: result for result in load(TOP / name, RULES).results}
     _, _, rest = text.partition("<!-- results -->\n")
     shown, _, _ = rest.partition("<!-- /results -->")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown.splitlines()[2:]]
@@ -180,7 +181,7 @@ RECORDED = [
 
 @pytest.mark.parametrize(("name", "shown"), RECORDED)
 def test_ratios_shown_are_in_the_recorded_results(name: str, shown: str) -> None:
-    results = schema.load(TOP / name)
+    results = load(TOP / name, RULES)
     there = [(one.ratio, one.ci95) for result in results.results for one in result.metrics]
     found = RATIO.findall(shown)
     assert found

@@ -444,13 +444,14 @@ def test_states_alternate_in_turned_order(
         assert not seen["module for hypercalls"]
 
 
-ENVIRONMENT = {"kernel": "6.12", "exit_and_entry_ns": EXIT_NS, "section_us": SECTION_US}
+FINDINGS = {"exit_and_entry_ns": EXIT_NS, "section_us": SECTION_US}
 
 
 def test_says_what_it_is_and_what_comes(machine: Machine) -> None:
     notes: list[str] = []
     raw = run(machine, rounds=2, advance=notes.append)
-    assert (raw.feature, raw.machine, raw.environment) == ("vtimer", "cvm", ENVIRONMENT)
+    assert (raw.feature, raw.machine, raw.environment) == ("vtimer", "cvm", {"kernel": "6.12"})
+    assert raw.findings == FINDINGS
     assert notes == [
         f"cvm, {state}, round {number} of 2"
         for state, number in (("off", 1), ("on", 1), (HW, 1), (HW, 2), ("on", 2), ("off", 2))
@@ -508,14 +509,14 @@ def test_kernel_without_the_model_has_no_travel_time(machine: Machine) -> None:
     assert travel_writes(machine) == []
     assert not machine.host.travel_file.exists()
     # Sections are as long as with it.
-    assert raw.environment == ENVIRONMENT
+    assert raw.findings == FINDINGS
     assert machine.changed() == set()
 
 
 def test_ordinary_vm_of_a_kernel_with_the_model_is_left_as_it_was(tmp_path: Path) -> None:
     machine = Machine(tmp_path, confidential=False)
     raw = run(machine, (ORDINARY,))
-    assert raw.environment == ENVIRONMENT
+    assert raw.findings == FINDINGS
     assert machine.host.written == []
     assert machine.changed() == set()
 
@@ -538,7 +539,7 @@ def test_sections_are_a_hundred_exits_and_entries_long(
         TRAVEL: (machine.host.travel_file, (f"{exit_ns}\n", f"{DEFAULT_TRAVEL}\n")),
     }
     raw = run(machine)
-    assert raw.environment == {"kernel": "6.12", "exit_and_entry_ns": exit_ns, "section_us": section_us}
+    assert raw.findings == {"exit_and_entry_ns": exit_ns, "section_us": section_us}
     assert {seen["travels"] for seen in machine.seen} == {exit_ns}
     lengths = {keys["off_us"] for keys in machine.guest.runs if keys["kind"] == "irqoff"}
     assert lengths == {str(section_us)}

@@ -179,6 +179,12 @@ def test_environment_keeps_what_is_shared_and_tells_what_differs() -> None:
     }
 
 
+def test_what_a_run_found_out_is_told_with_where_it_was_measured() -> None:
+    one = RawRun("vtimer", "cvm", (), {"kernel": "6.12"}, {"section_us": 1600})
+    other = RawRun("ipi", "cvm", (), {"kernel": "6.12"})
+    assert judge([one, other], [], RULES).environment == {"kernel": "6.12", "section_us": 1600}
+
+
 def test_refuses_a_feature_without_rule() -> None:
     with pytest.raises(CvmtuneError) as caught:
         judge([RawRun("warp", "cvm", (), {})], [], RULES)

@@ -10,7 +10,7 @@ from rich.console import Console
 from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.report.judge import judge
 from cvmtune.report.schema import Results
-from cvmtune.report.screen import print_screen
+from cvmtune.report.screen import show
 from tests.fakes.bound import RULES
 from tests.fakes.experiments import ALL_FEATURES, COUNTED
 
@@ -46,7 +46,7 @@ def results(*, useless: bool = False) -> Results:
 
 def shown(found: Results, width: int = 80) -> list[str]:
     stream = io.StringIO()
-    print_screen(found, RULES, Console(file=stream, width=width))
+    show(found, RULES, Console(file=stream, width=width), verbose=False)
     return stream.getvalue().splitlines()
 
 

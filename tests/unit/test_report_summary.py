@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -129,8 +128,6 @@ def test_the_same_results_give_the_same_text(whole: Results, written: Mapping[st
     again = results()
     assert again == whole
     assert files(again, RULES) == written
-    read = Results.from_json(json.loads(json.dumps(whole.to_json())))
-    assert files(read, RULES)[PAGE] == written[PAGE]
 
 
 def test_says_when_on_what_and_that_times_are_emulated(text: str) -> None:

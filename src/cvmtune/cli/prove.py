@@ -51,13 +51,13 @@ def _add_prove(commands: Commands, registry: Registry) -> None:
 def _add_report(commands: Commands) -> None:
     parser = command(commands, "report", "show recorded results; nothing is run", _report)
     parser.add_argument(
-        "results", type=Path, metavar="FILE", help="a result file, as written by prove --json"
+        "results", type=Path, metavar="FILE", help="a result file of prove --json; may be compressed by gzip"
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report there")
     parser.add_argument(
         "--summary", type=Path, metavar="DIR", help="write a page of Markdown and its pictures there"
     )
-    parser.add_argument("--json", action="store_true", help="print the results, checked, as JSON")
+    parser.add_argument("--json", action="store_true", help="print the figures and verdicts as JSON")
 
 
 def _prove(arguments: argparse.Namespace) -> int:
@@ -85,5 +85,6 @@ def _report(arguments: argparse.Namespace) -> int:
         html=arguments.html,
         summary=arguments.summary,
         as_json=arguments.json,
+        verbose=arguments.verbose,
         rules=arguments.registry.rules(),
     )

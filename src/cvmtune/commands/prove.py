@@ -21,8 +21,7 @@ from cvmtune.lab.specs import MACHINES
 from cvmtune.report import render
 from cvmtune.report.judge import judge
 from cvmtune.report.schema import Verdict
-from cvmtune.report.screen import print_screen
-from cvmtune.report.table import print_tables
+from cvmtune.report.screen import show
 
 Trials = Mapping[str, Callable[[], Trial]]
 
@@ -66,10 +65,8 @@ def main(
     rules = {name: trial.rule for name, trial in wanted.items()}
     results = judge(measured.judged, measured.beside, rules)
     # Shown first: nothing that goes wrong with a file may lose them.
-    if verbose:
-        print_tables(results, Console())
-    print_screen(results, rules, Console())
-    render(results, rules, html=html, json=json)
+    show(results, rules, Console(), verbose=verbose)
+    render(results, rules, html=html, json=json, judged=measured.judged, beside=measured.beside)
     for path in filter(None, (html, json)):
         print(f"written: {path}")
     return 0 if all(result.verdict is Verdict.PASS for result in results.results) else 1

@@ -99,11 +99,12 @@ class _Campaign:
                 return self._fail(boot.jobs, error)
             self._budget.learn(boot.usual_s, machine.boot_seconds)
             self._tell(boot, later, machine)
+            environment = environment_of(machine)
             with self._lab.progress.step(f"measuring on {boot}", self._steps(boot, later)) as step:
                 for number, job in enumerate(boot.jobs, 1):
                     rest = boot.jobs[number:]
                     try:
-                        self._measure(job, machine, step, rest, later)
+                        self._measure(job, machine, environment, step, rest, later)
                     except UsageError:
                         raise
                     except LabError as error:
@@ -114,7 +115,13 @@ class _Campaign:
         return ()
 
     def _measure(
-        self, job: Job, machine: Machine, step: Step, rest: Sequence[Job], later: Sequence[Boot]
+        self,
+        job: Job,
+        machine: Machine,
+        environment: Mapping[str, object],
+        step: Step,
+        rest: Sequence[Job],
+        later: Sequence[Boot],
     ) -> None:
         if self._budget.over:
             self._miss((job,), NO_TIME)
@@ -132,7 +139,7 @@ class _Campaign:
             job.experiment,
             Bench.of(machine, GUEST_TOOLS),
             wanted,
-            environment=environment_of(machine),
+            environment=environment,
             advance=advance,
             go_on=turns.go_on,
         )

@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from cvmtune.core.fields import is_finite
+from cvmtune.core.errors import CvmtuneError
 
 Kind = Literal["count", "time"]
 Better = Literal["lower", "higher"]
-KINDS: tuple[Kind, ...] = ("count", "time")
-BETTER: tuple[Better, ...] = ("lower", "higher")
 
 T = TypeVar("T")
 
@@ -48,7 +47,8 @@ class Series(Heading):
     def __post_init__(self) -> None:
         if not self.samples:
             raise ValueError(f"series {self.name!r} has no samples")
-        if not all(is_finite(sample) for sample in self.samples):
+        # Not math.isfinite, which an integer may be too large for.
+        if not all(abs(sample) <= sys.float_info.max for sample in self.samples):
             raise ValueError(f"series {self.name!r} has a sample that is not a finite number")
 
 
@@ -84,17 +84,33 @@ class Round:
 class RawRun:
     """All rounds of one experiment on one machine, between one boot and its shutdown.
 
-    `problem` tells why there are none, or too few.
+    `environment` is the boot's. Runs of one boot share that very object, which is how they are told from runs
+    of another boot that looked the same. `findings` is what this run found out beside its rounds.
+    `problem` tells why there are no rounds, or too few.
     """
 
     feature: str
     machine: str
     rounds: tuple[Round, ...]
     environment: Mapping[str, object]
+    findings: Mapping[str, object] = field(default_factory=dict)
     problem: str = ""
 
     def __post_init__(self) -> None:
         _refuse_repeats("round", (f"{one.state} {one.index}" for one in self.rounds))
+
+
+def headings(rounds: Iterable[Round]) -> dict[str, Heading]:
+    """What each series is, parts included, by its name and in order of appearance.
+
+    CvmtuneError where two disagree on the unit, the kind or the better direction.
+    """
+    found: dict[str, Heading] = {}
+    for series in (series for one in rounds for series in one.series):
+        first = found.setdefault(series.name, series)
+        if (series.unit, series.kind, series.better) != (first.unit, first.kind, first.better):
+            raise CvmtuneError("rounds disagree on the metric's unit, kind or better direction", series.name)
+    return found
 
 
 def _refuse_repeats(what: str, names: Iterable[str]) -> None:

@@ -29,7 +29,7 @@ def run(
     states = [experiment.state(name) for name in wanted.states]
     collected: dict[tuple[str, int], Round] = {}
     after: list[Round] = []
-    found = dict(environment)
+    findings: dict[str, object] = {}
     with experiment.prepare(bench):
         for part in wanted.parts:
             place = f"{bench.machine}, {part}" if part else bench.machine
@@ -46,8 +46,8 @@ def run(
                     key = (state.name, index)
                     collected[key] = _joined(collected[key], one) if key in collected else one
                 after += experiment.finish(site)
-                found |= experiment.findings(site)
-    return RawRun(experiment.name, str(bench.machine), (*collected.values(), *after), found)
+                findings |= experiment.findings(site)
+    return RawRun(experiment.name, str(bench.machine), (*collected.values(), *after), environment, findings)
 
 
 def _joined(first: Round, second: Round) -> Round:

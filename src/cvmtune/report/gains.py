@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cvmtune.core.fields import Fields, interval
 from cvmtune.report.stats import Stats
 
 
@@ -17,11 +16,6 @@ class Effect:
     ratio: float
     ci95: tuple[float, float] | None
 
-    @classmethod
-    def from_json(cls, data: object, where: str = "effect") -> Effect:
-        fields = Fields(data, where, ("ratio", "ci95"))
-        return cls(fields.number("ratio"), fields.maybe("ci95", interval))
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -30,12 +24,6 @@ class Cell:
     on: tuple[str, ...]
     values: Stats
     gain: Effect | None
-
-    @classmethod
-    def from_json(cls, data: object, where: str = "cell") -> Cell:
-        fields = Fields(data, where, ("on", "values", "gain"))
-        gain = fields.maybe("gain", Effect.from_json)
-        return cls(fields.texts("on"), fields.one("values", Stats.from_json), gain)
 
 
 @dataclass(frozen=True)
@@ -48,12 +36,6 @@ class Gain:
     last: Effect | None
     overall: Effect | None
 
-    @classmethod
-    def from_json(cls, data: object, where: str = "gain") -> Gain:
-        fields = Fields(data, where, ("factor", "alone", "last", "overall"))
-        last, overall = (fields.maybe(name, Effect.from_json) for name in ("last", "overall"))
-        return cls(fields.text("factor"), fields.one("alone", Effect.from_json), last, overall)
-
 
 @dataclass(frozen=True)
 class Interaction:
@@ -63,11 +45,6 @@ class Interaction:
     second: str
     effect: Effect
 
-    @classmethod
-    def from_json(cls, data: object, where: str = "interaction") -> Interaction:
-        fields = Fields(data, where, ("first", "second", "effect"))
-        return cls(fields.text("first"), fields.text("second"), fields.one("effect", Effect.from_json))
-
 
 @dataclass(frozen=True)
 class Step:
@@ -76,12 +53,6 @@ class Step:
     factor: str
     gain: Effect
     together: Effect
-
-    @classmethod
-    def from_json(cls, data: object, where: str = "step") -> Step:
-        fields = Fields(data, where, ("factor", "gain", "together"))
-        gain, together = (fields.one(name, Effect.from_json) for name in ("gain", "together"))
-        return cls(fields.text("factor"), gain, together)
 
 
 @dataclass(frozen=True)
@@ -97,19 +68,3 @@ class Factorial:
     gains: tuple[Gain, ...]
     interactions: tuple[Interaction, ...]
     steps: tuple[Step, ...]
-
-    @classmethod
-    def from_json(cls, data: object, where: str = "factorial") -> Factorial:
-        names = ("machine", "metric", "title", "unit", "factors", "cells", "gains", "interactions", "steps")
-        fields = Fields(data, where, names)
-        return cls(
-            machine=fields.text("machine"),
-            metric=fields.text("metric"),
-            title=fields.text("title"),
-            unit=fields.text("unit"),
-            factors=fields.texts("factors"),
-            cells=fields.each("cells", Cell.from_json),
-            gains=fields.each("gains", Gain.from_json),
-            interactions=fields.each("interactions", Interaction.from_json),
-            steps=fields.each("steps", Step.from_json),
-        )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, S
 from typing import TypeVar
 
 from cvmtune.core.errors import CvmtuneError
-from cvmtune.experiments.rounds import PART, RawRun, Round, Series
+from cvmtune.experiments.rounds import PART, Heading, RawRun, Round, headings
 from cvmtune.report import stats
 from cvmtune.report.evidence import Evidence
 from cvmtune.report.factorial import factorial
@@ -70,12 +70,12 @@ def _breakdowns(runs: Sequence[RawRun]) -> Iterator[Breakdown]:
     tagged = [((run.machine, one.state), one) for run in runs for one in run.rounds]
     for (machine, state), group in _grouped(tagged, lambda item: item[0]):
         rounds = [one for _, one in group]
-        headings = {series.name: series for one in rounds for series in one.series}
-        for name, heading in headings.items():
+        found = headings(rounds)
+        for name, heading in found.items():
             prefix = f"{name}{PART}"
             parts = tuple(
                 Part(other.removeprefix(prefix), part.title, stats.mean(_all_samples(other, rounds)))
-                for other, part in headings.items()
+                for other, part in found.items()
                 if other.startswith(prefix)
             )
             if parts:
@@ -89,7 +89,7 @@ def _result(runs: Sequence[RawRun], baselines: Sequence[Baseline], rule: Rule) -
     metrics, notes = [], []
     if alone := len(rounds) - 2 * len(pairs):
         notes.append(f"Left out: {alone} round(s) without a counterpart.")
-    for name, heading in _headings(rounds).items():
+    for name, heading in _metrics(rounds).items():
         samples = _sample_pairs(name, pairs)
         if samples:
             metrics.append(_metric(heading, samples))
@@ -117,7 +117,7 @@ def _paired(rounds: Iterable[Round]) -> Iterator[RoundPair]:
             yield off, on
 
 
-def _metric(heading: Series, pairs: Sequence[stats.Pair]) -> Metric:
+def _metric(heading: Heading, pairs: Sequence[stats.Pair]) -> Metric:
     oriented = pairs if heading.better == "lower" else [(on, off) for off, on in pairs]
     ratio = stats.ratio_of_means(oriented)
     return Metric(
@@ -147,20 +147,15 @@ def _baselines(runs: Sequence[RawRun]) -> Iterator[Baseline]:
         rounds = [one for _, one in group]
         metrics = tuple(
             BaselineMetric(*heading.head(), stats.summarise(_all_samples(name, rounds)))
-            for name, heading in _headings(rounds).items()
+            for name, heading in _metrics(rounds).items()
         )
         name = f"feature {state}" if state in ("off", "on") else state
         yield Baseline(f"{machine}, {name}", machine, metrics)
 
 
-def _headings(rounds: Iterable[Round]) -> dict[str, Series]:
-    """The first series of every metric, in order of appearance; the others must mean the same."""
-    found: dict[str, Series] = {}
-    for series in (series for one in rounds for series in one.series if PART not in series.name):
-        first = found.setdefault(series.name, series)
-        if (series.unit, series.kind, series.better) != (first.unit, first.kind, first.better):
-            raise CvmtuneError("rounds disagree on the metric's unit, kind or better direction", series.name)
-    return found
+def _metrics(rounds: Iterable[Round]) -> dict[str, Heading]:
+    """What the metrics are that are no parts of others."""
+    return {name: heading for name, heading in headings(rounds).items() if PART not in name}
 
 
 def _sample_pairs(name: str, pairs: Iterable[RoundPair]) -> list[stats.Pair]:
@@ -180,11 +175,12 @@ def _samples(name: str, one: Round) -> tuple[float, ...]:
 def _environment(runs: Sequence[RawRun]) -> dict[str, object]:
     """What all runs share, as it is; what differs, by run."""
     environment: dict[str, object] = {}
-    for key in dict.fromkeys(key for run in runs for key in run.environment):
+    known = [{**run.environment, **run.findings} for run in runs]
+    for key in dict.fromkeys(key for one in known for key in one):
         values = {
-            f"run {number}, {run.feature} on {run.machine}": run.environment[key]
-            for number, run in enumerate(runs, 1)
-            if key in run.environment
+            f"run {number}, {run.feature} on {run.machine}": one[key]
+            for number, (run, one) in enumerate(zip(runs, known, strict=True), 1)
+            if key in one
         }
         first, *others = values.values()
         environment[key] = first if all(value == first for value in others) else values

@@ -12,14 +12,17 @@ from rich.text import Text
 
 from cvmtune.report.rule import Rule, Rules
 from cvmtune.report.schema import Metric, Result, Results, Verdict
-from cvmtune.report.table import COLOURS, format_figure
+from cvmtune.report.table import COLOURS, format_figure, print_tables
 
 COLUMNS = 80
 _LONGEST = 235  # characters: three lines
 
 
-def print_screen(results: Results, rules: Rules, console: Console) -> None:
-    """Print what became of each experiment, why it is no PASS where it is none, and what became of times."""
+def show(results: Results, rules: Rules, console: Console, *, verbose: bool) -> None:
+    """Print what became of each experiment, why it is no PASS where it is none, and what became of times;
+    with `verbose` every figure before it."""
+    if verbose:
+        print_tables(results, console)
     console.print(screen(results, rules), width=min(COLUMNS, console.width))
 
 

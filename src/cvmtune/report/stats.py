@@ -8,8 +8,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cvmtune.core.fields import Fields
-
 KEPT_SAMPLES = 2000
 RESAMPLES = 2000
 SEED = 1  # any constant: the same samples must always give the same interval
@@ -18,7 +16,10 @@ Z95 = 1.96  # half-width of a normal distribution's 95 % interval, in standard d
 
 @dataclass(frozen=True)
 class Stats:
-    """Figures over all `n` samples of a metric, in its unit; `samples` may be a thinned selection of them."""
+    """Figures over all `n` samples of a metric, in its unit; `samples` may be a thinned selection of them.
+
+    ValueError if there are none, or more than `n`.
+    """
 
     n: int
     median: float
@@ -26,13 +27,9 @@ class Stats:
     mean: float
     samples: tuple[float, ...]
 
-    @classmethod
-    def from_json(cls, data: object, where: str = "stats") -> Stats:
-        fields = Fields(data, where, ("n", "median", "p99", "mean", "samples"))
-        n, samples = fields.integer("n"), fields.numbers("samples")
-        if n < len(samples):
-            raise fields.error("n", f"{n}, but {len(samples)} samples are listed")
-        return cls(n, fields.number("median"), fields.number("p99"), fields.number("mean"), samples)
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.samples) <= self.n:
+            raise ValueError(f"{self.n} samples, of which {len(self.samples)} are listed")
 
 
 Pair = tuple[Sequence[float], Sequence[float]]
