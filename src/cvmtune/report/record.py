@@ -57,7 +57,7 @@ class RoundRecord(Struct, frozen=True, forbid_unknown_fields=True):
     ]
 
 
-class RunRecord(Struct, frozen=True, forbid_unknown_fields=True):
+class RunRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """All rounds of one experiment in one boot that are judged, or that stand beside it."""
 
     experiment: str
