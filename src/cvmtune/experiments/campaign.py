@@ -143,9 +143,10 @@ class _Campaign:
             advance=advance,
             go_on=turns.go_on,
         )
+        took = self._budget.spent - began
         done = max((one.index + 1 for one in raw.rounds), default=0)
-        self._budget.learn(job.usual_s(done), self._budget.spent - began)
-        self.measured.add(job, raw)
+        self._budget.learn(job.usual_s(done), took)
+        self.measured.add(job, replace(raw, findings={**raw.findings, "seconds": round(took, 1)}))
 
     def _steps(self, boot: Boot, later: Sequence[Boot]) -> int:
         """How many rounds there will be in this boot."""

@@ -56,7 +56,8 @@ class Job:
 
     def usual_s(self, rounds: int | None = None) -> float:
         """How long it takes there with so many rounds at most, in seconds."""
-        rounds = min(rounds or self.measurement.rounds, self.measurement.rounds)
+        wanted = self.measurement.rounds
+        rounds = wanted if rounds is None else min(rounds, wanted)
         each_part = self.experiment.usual.setup_s + rounds * self.usual_index_s
         return each_part * len(self.measurement.parts)
 
