@@ -160,7 +160,7 @@ def test_readme_has_the_recorded_verdicts_counts_and_ratios() -> None:
                 if one.kind == "time" and one.ratio and one.ci95
                 if all(map(rounds_to, (ratio, low, high), (one.ratio, *one.ci95)))
             )
-            goal = Goal((metric.name,), float(asked.rpartition(" ratio ")[2]))
+            goal = Goal(asked, (metric.name,), float(asked.rpartition(" ratio ")[2]))
             assert said == SAID[goal.bar(metric)]
     goal_of_all = RULES["blackbox"].goal
     assert goal_of_all

@@ -17,13 +17,15 @@ from tests.fakes.experiments import ALL_FEATURES, COUNTED
 
 def series(feature: str, *, on: bool) -> tuple[Series, ...]:
     rule = RULES[feature]
+    assert rule.goal
+    main = rule.goal.metrics[0]
     counts = [
         Series(name, f"A count of {feature}", "each", "count", "lower", (values[on],))
         for name, values in COUNTED[feature].items()
-        if name not in (rule.headline, rule.time)
+        if name not in (rule.headline, main)
     ]
     headline = Series(rule.headline, f"Count of {feature}", "each", "count", "lower", (5.0 - 4.9 * on,))
-    time = Series(rule.time, "Time", "ns", "time", "lower", (300.0 - 200.0 * on,))
+    time = Series(main, "Time", "ns", "time", "lower", (300.0 - 200.0 * on,))
     return (*counts, headline, time)
 
 

@@ -323,7 +323,7 @@ def test_without_its_rule_an_experiment_has_its_verdict(whole: Results) -> None:
 
 
 def test_any_experiment_may_have_a_goal() -> None:
-    rule = Rule(lambda _: (Verdict.PASS, ""), "warp_ns", goal=Goal(("warp_ns",), 2.0))
+    rule = Rule(lambda _: (Verdict.PASS, ""), "warp_ns", goal=Goal("twice as fast", ("warp_ns",), 2.0))
     metrics = (latency("warp_ns", 3.0, (2.5, 3.5)), latency("other_ns", 1.0))
     text = page(Results(ENVIRONMENT, (Result("warp", "vm", metrics, Verdict.PASS, ""),)), {"warp": rule})
     assert "Asked for: a ratio of 2; by the intervals: warp_ns met.\n" in text

@@ -20,11 +20,14 @@ Judge = Callable[[Evidence], Judged]
 
 @dataclass(frozen=True)
 class Goal:
-    """A gain that was asked for, as the ratio off/on of these metrics. It is told and decides nothing.
+    """A gain that was asked for, as the ratio off/on of these times, the first of which tells it best. It is
+    told and decides nothing.
 
-    `condition` says under which load, in words that follow the ratio, as "at a rate".
+    `asked` has the words in which it was asked for, of hardware. `condition` says under which load, in words
+    that follow the ratio, as "at a rate".
     """
 
+    asked: str
     metrics: tuple[str, ...]
     ratio: float
     condition: str = ""
@@ -56,13 +59,12 @@ class About:
 
 @dataclass(frozen=True)
 class Rule:
-    """`headline` is the count that tells best what the feature is there to lower, and `time` the time that it
-    is to shorten, by their metrics' names; `asked` is what was asked for, in a few words."""
+    """`headline` is the count that tells best what the feature is there to lower, and `costs` are those that
+    tell what it costs, by their metrics' names."""
 
     judge: Judge
     headline: str
-    time: str = ""
-    asked: str = ""
+    costs: tuple[str, ...] = ()
     goal: Goal | None = None
     factors: Factors | None = None
     about: About | None = None

@@ -52,7 +52,8 @@ def _verdicts(results: Results, rules: Rules) -> Table:
         rule = rules.get(result.feature)
         verdict = Text(result.verdict, style=f"bold {COLOURS[result.verdict]}")
         count = _count(result, rule)
-        table.add_row(Text(result.feature), verdict, Text(count), Text(rule.asked if rule else ""))
+        asked = rule.goal.asked if rule and rule.goal else ""
+        table.add_row(Text(result.feature), verdict, Text(count), Text(asked))
     return table
 
 
@@ -68,7 +69,7 @@ def _count(result: Result, rule: Rule | None) -> str:
 def _times(results: Results, rules: Rules) -> Iterator[str]:
     for result in results.results:
         rule = rules.get(result.feature)
-        time = _named(result, rule.time if rule else "")
+        time = _named(result, rule.goal.metrics[0] if rule and rule.goal else "")
         if time and time.ratio is not None:
             yield f"{result.feature} {format_figure(time.ratio)}"
 

@@ -9,7 +9,7 @@ from cvmtune.features.trial import Trial, switches_of
 from cvmtune.report.rule import Factors, Rule
 from cvmtune.workloads.blackbox.about import ABOUT
 from cvmtune.workloads.blackbox.experiment import BlackboxExperiment
-from cvmtune.workloads.blackbox.metrics import MAIN_METRICS
+from cvmtune.workloads.blackbox.metrics import CPU_USE, MAIN_METRICS
 from cvmtune.workloads.blackbox.verdict import GOAL, BlackboxJudge
 
 
@@ -22,8 +22,7 @@ def trial_of(features: Iterable[Trial]) -> Trial:
     rule = Rule(
         judge,
         headline=f"{MAIN_METRICS[1]}_{judge.events[0].suffix}",
-        time=MAIN_METRICS[1],
-        asked="database write -40 %, end to end",
+        costs=tuple(f"{load}_{CPU_USE}" for load in MAIN_METRICS),
         goal=GOAL,
         factors=Factors(experiment.features, states, MAIN_METRICS),
         about=ABOUT,
