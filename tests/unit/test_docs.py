@@ -78,19 +78,23 @@ def test_shown_command_is_taken(argv: list[str], capsys: pytest.CaptureFixture[s
     assert set(getattr(arguments, "features", ())) <= set(TRIALS)
 
 
-def test_readme_shows_what_the_tool_makes_of_the_recorded_run() -> None:
-    readme = (TOP / "README.md").read_text(encoding="utf-8")
-    (name,) = re.findall(r"^<!-- summary of (\S+) -->$", readme, re.MULTILINE)
-    _, _, rest = readme.partition(f"<!-- summary of {name} -->\n")
-    shown, _, _ = rest.partition("<!-- end of summary -->")
-    assert shown.strip() == summary.page(load(TOP / name, RULES), RULES).strip()
-    # Its pictures are those of the same run.
-    pictures = re.findall(r"\]\((\S+\.svg)\)", readme)
-    made = summary.files(load(TOP / name, RULES), RULES)
+SUMMARIES = sorted((TOP / "docs/evidence").glob("*/summary.md"))
+
+
+@pytest.mark.parametrize("path", SUMMARIES, ids=[path.parent.name for path in SUMMARIES])
+def test_recorded_summary_is_what_the_tool_makes_of_the_recorded_run(path: Path) -> None:
+    (recorded,) = path.parent.glob("results.json*")
+    made = summary.files(load(recorded, RULES), RULES)
+    assert path.read_text(encoding="utf-8") == made[summary.PAGE]
+    # With all pictures of it, and no others.
+    assert {one.name for one in path.parent.glob("*.svg")} == made.keys() - {summary.PAGE}
+
+
+def test_pictures_that_readme_shows_are_there() -> None:
+    pictures = re.findall(r"\]\((\S+\.(?:svg|png))\)", (TOP / "README.md").read_text(encoding="utf-8"))
     assert pictures
     for picture in pictures:
-        assert Path(picture).parent == Path(name).parent
-        assert Path(picture).name in made
+        assert (TOP / picture).is_file(), picture
 
 
 def test_command_lines_are_found() -> None:

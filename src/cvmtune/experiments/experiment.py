@@ -24,7 +24,7 @@ ON = "on"
 """The states that a verdict compares."""
 
 BRIEF_ROUNDS = 2
-"""The fewest that give an interval."""
+"""The fewest that show a spread; for an interval there must be more."""
 
 
 @dataclass(frozen=True)

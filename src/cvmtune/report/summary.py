@@ -10,7 +10,7 @@ from cvmtune.report.gains import Factorial
 from cvmtune.report.rule import Goal, Rules
 from cvmtune.report.schema import Breakdown, Metric, Result, Results
 from cvmtune.report.stats import Stats, percentile
-from cvmtune.report.table import NO_FIGURE, format_effect, format_figure, format_ratio
+from cvmtune.report.text import HOW_TO_READ, NO_FIGURE, RATIO, format_effect, format_figure, why_no_order
 
 PAGE = "summary.md"
 """The page's name; it shows the pictures that are beside it."""
@@ -33,7 +33,7 @@ def page(results: Results, rules: Rules, pictures: Sequence[str] = ()) -> str:
     The rules say by which figure a verdict is told, of which experiments there are latencies (those that have
     a goal, or turn several features on) and gains.
     """
-    sections = [_where(results), _verdicts(results, rules)]
+    sections = [_where(results), *results.notes, _verdicts(results, rules)]
     for result in results.results:
         rule = rules.get(result.feature)
         if rule and (rule.goal or rule.factors):
@@ -81,20 +81,20 @@ def _latencies(results: Results, result: Result, goal: Goal | None) -> str:
         if metric.kind == "time":
             ordinary = dict(results.measured(metric)).get(_ORDINARY)
             beside = f"{ordinary.mean / metric.on.mean:.2f}" if ordinary else NO_FIGURE
-            rows.append((metric.title, _ms(metric.off), _ms(metric.on), format_ratio(metric), beside))
+            rows.append((metric.title, _ms(metric.off), _ms(metric.on), format_effect(metric.effect), beside))
     heading = (
         "latency in ms: mean; p50, p95, p99 (of how many)",
         "all off",
         "all on",
-        "off/on [95 %]",
+        f"off/on, {RATIO}",
         f"vm off/{result.machine} on",
     )
     table = _table(heading, rows)
     if goal is None:
-        return table
+        return f"{table}\n\n{HOW_TO_READ}"
     bars = ", ".join(f"{one.name} {goal.bar(one)}" for one in result.metrics if one.name in goal.metrics)
     asked = f"a ratio of {goal.ratio:g} {goal.condition}".rstrip()
-    return f"{table}\n\nAsked for: {asked}; by the intervals: {bars}."
+    return f"{table}\n\n{HOW_TO_READ}\n\nTarget: {asked}; by the 95 % intervals: {bars}."
 
 
 def _ms(stats: Stats) -> str:
@@ -108,20 +108,19 @@ def _in_ms(ns: float) -> str:
 
 def _gains(found: Factorial) -> str:
     effects = [
-        (gain.factor, *(format_effect(e) if e else NO_FIGURE for e in (gain.alone, gain.last, gain.overall)))
-        for gain in found.gains
+        (gain.factor, *map(format_effect, (gain.alone, gain.last, gain.overall))) for gain in found.gains
     ]
-    text = f"{found.title}:\n\n" + _table(("feature", "alone", "as the last", "in the mean"), effects)
+    text = f"{found.title}:\n\n" + _table(("feature", "alone", "added last", "on average"), effects)
     if found.interactions:
         pairs = (f"{one.first} with {one.second} {format_effect(one.effect)}" for one in found.interactions)
         text += f"\n\nInteractions (above 1: one gains more where the other is on): {'; '.join(pairs)}."
     if found.steps:
         turns = ", then ".join(f"{step.factor} ({format_effect(step.gain)})" for step in found.steps)
         return (
-            f"{text}\n\nTurn on first: {turns}. What is not named gains nothing more that can be seen, or "
-            "was not measured with these."
+            f"{text}\n\nTurn on first: {turns}. The others gave no measurable further gain, or were not "
+            "measured with these."
         )
-    return f"{text}\n\nNo feature alone gains anything that can be seen."
+    return f"{text}\n\n{why_no_order(found) or 'No feature alone gave a measurable gain.'}"
 
 
 def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
