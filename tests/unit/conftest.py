@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,6 @@ from cvmtune.experiments import campaign, path_length, runner
 from cvmtune.experiments.rounds import RawRun, Series
 from cvmtune.features.trial import Switch
 from cvmtune.lab.lab import Lab
-from cvmtune.report import stats
 from cvmtune.report.judge import judge
 from cvmtune.report.rule import Rules
 from cvmtune.report.schema import Results
@@ -37,14 +36,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-
-
-@pytest.fixture(scope="module")
-def few_resamples() -> Iterator[None]:
-    """Take less time over intervals, for tests to which it does not matter how exact they are."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(stats, "RESAMPLES", 200)
-        yield
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from tests.fakes.experiments import ALL_FEATURES, DATABASE, Judged, Measured
 from tests.fakes.lab import FakeLab
 
 Capture = pytest.CaptureFixture[str]
-pytestmark = pytest.mark.usefixtures("cache", "few_resamples")
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 SLEEPING_AND_SOFT = ("on, sleeping after 1 ms", "soft IPIs alone", "on, with soft IPIs")

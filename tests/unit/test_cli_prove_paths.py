@@ -21,7 +21,7 @@ from tests.fakes.command_line import status
 from tests.fakes.experiments import Judged, Measured
 from tests.fakes.lab import FakeLab
 
-pytestmark = pytest.mark.usefixtures("cache", "few_resamples")
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture

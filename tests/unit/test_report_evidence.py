@@ -13,9 +13,7 @@ FAIL, UNDECIDED = (Verdict.FAIL, "broken."), (Verdict.UNDECIDED, "too busy.")
 
 
 def metric(off: float, on: float) -> Metric:
-    return Metric(
-        "exits", "Exits per IPI", "each", "count", "lower", summarise([off]), summarise([on]), None, None
-    )
+    return Metric("exits", "Exits per IPI", "each", "count", "lower", summarise([off]), summarise([on]), None)
 
 
 @pytest.mark.parametrize(

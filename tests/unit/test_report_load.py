@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from cvmtune.core.errors import CvmtuneError
-from cvmtune.report.gains import Cell, Effect, Factorial, Gain, Interaction, Step
+from cvmtune.report.gains import Cell, Factorial, Gain, Interaction
 from cvmtune.report.load import load
 from cvmtune.report.schema import Breakdown, Part, Results
-from cvmtune.report.stats import Stats
+from cvmtune.report.stats import Effect, Interval, Stats
 from tests.fakes.bound import RULES
 
 Place = tuple[str | int, ...]
@@ -156,9 +156,10 @@ def test_old_results_keep_their_verdicts(tmp_path: Path) -> None:
     assert labels == ["off", "on", "vm, feature off"]
 
 
-def test_old_factorials_and_breakdowns_are_read_as_they_are(tmp_path: Path) -> None:
+def test_old_factorials_and_breakdowns_are_read_without_steps(tmp_path: Path) -> None:
     found = read(tmp_path, OLD)
-    some, values = Effect(1.5, (1.25, 2.0)), Stats(3, 2.0, 3.0, 2.0, (1.0, 2.0, 3.0))
+    some = Effect(1.5, Interval(1.25, 2.0, "spread"))
+    values = Stats(3, 2.0, 3.0, 2.0, (1.0, 2.0, 3.0))
     assert found.factorials == (
         Factorial(
             machine="cvm",
@@ -169,7 +170,8 @@ def test_old_factorials_and_breakdowns_are_read_as_they_are(tmp_path: Path) -> N
             cells=(Cell((), values, None), Cell(("ipi", "wfx"), values, some)),
             gains=(Gain("ipi", Effect(2.0, None), None, None), Gain("wfx", some, some, some)),
             interactions=(Interaction("ipi", "wfx", some),),
-            steps=(Step("wfx", some, Effect(2.0, None)),),
+            # The file has one, which rests on an interval that is none.
+            steps=(),
         ),
     )
     assert found.breakdowns == (
@@ -183,6 +185,35 @@ def test_old_files_may_lack_what_came_later(tmp_path: Path, field: str) -> None:
     less = read(tmp_path, {key: value for key, value in OLD.items() if key != field})
     for name in ("environment", "results", "baselines", "factorials", "breakdowns"):
         assert getattr(less, name) == (() if name == field else getattr(whole, name))
+
+
+def test_old_intervals_are_shown_as_a_spread_and_it_is_said_why(tmp_path: Path) -> None:
+    found = read(tmp_path, OLD)
+    assert found.results[0].metrics[0].effect == Effect(5.1, Interval(4.8, 5.6, "spread"))
+    (note,) = found.notes
+    assert "shown as spread" in note
+
+
+@pytest.mark.parametrize(
+    ("why", "said"),
+    [
+        ("None was lost. Not settled: a_b, no effect in sight.", "None was lost."),
+        (
+            "1.5 off. Left out: c. Not settled: x, about 3 more pair(s) of rounds would tell. Not settled: "
+            "siw_y, about 19 more pair(s) of rounds would tell.",
+            "1.5 off. Left out: c.",
+        ),
+        (
+            "insert: 5.19 → 1.57; mean latency off/on 1.27 [0.997, 1.62], missed. tpcb: 1.58 [1.36, 1.80], "
+            "not settled. audit: 1.70 [1.68, 1.72], met.",
+            "insert: 5.19 → 1.57; mean latency off/on 1.27 (0.997 to 1.62). tpcb: 1.58 (1.36 to 1.80). "
+            "audit: 1.70 (1.68 to 1.72).",
+        ),
+    ],
+)
+def test_old_verdicts_do_not_repeat_what_rested_on_intervals(tmp_path: Path, why: str, said: str) -> None:
+    (result,) = OLD["results"]
+    assert read(tmp_path, {**OLD, "results": [{**result, "why": why}]}).results[0].why == said
 
 
 METRIC = ("results", 0, "metrics", 0)
@@ -199,6 +230,13 @@ GAIN = ("factorials", 0, "gains", 1)
         ((*METRIC, "kind"), "speed", "$.results[0].metrics[0].kind"),
         ((*METRIC, "ratio"), "5", "$.results[0].metrics[0].ratio"),
         ((*METRIC, "ci95"), [1], "$.results[0].metrics[0].ci95"),
+        ((*METRIC, "ci95"), [2, 1], "$.results[0].metrics[0]"),
+        (
+            ("factorials", 0, "interactions", 0, "effect", "ci95"),
+            [2, 1],
+            "$.factorials[0].interactions[0].effect",
+        ),
+        ((*METRIC, "ci95"), [1, "2"], "$.results[0].metrics[0].ci95[1]"),
         ((*METRIC, "off", "n"), 2, "$.results[0].metrics[0].off"),
         ((*METRIC, "off", "samples"), [], "$.results[0].metrics[0].off"),
         ((*METRIC, "on", "samples"), [1, None], "$.results[0].metrics[0].on.samples[1]"),

@@ -395,35 +395,32 @@ def test_why_states_figures_and_tolerances() -> None:
         "Times decide nothing; asked for was 1.67. Allowed: 70% of the IPIs, 0.5 completion events, "
         "0.5 WFx exits, 0.05 redundant ones, 80% of all exits without a rate." in why
     )
-    assert why.count("mean latency off/on 3.00 [3.00, 3.00], met.") == len(MAIN_METRICS)
+    assert why.count("mean latency off/on 3.00 (3.00 to 3.00), not told (2 rounds).") == len(MAIN_METRICS)
 
 
 @pytest.mark.parametrize(
     ("off", "said"),
     [
         # By its rounds, the mean latency of each with all on being 3000.
-        ((5010.0, 5010.0), "1.67 [1.67, 1.67], met."),
-        ((5010.0, 9000.0), "2.33 [1.67, 3.00], met."),
-        ((5009.0, 9000.0), "2.33 [1.67, 3.00], not settled."),
-        ((3000.0, 9000.0), "2.00 [1.00, 3.00], not settled."),
-        ((3000.0, 6000.0), "1.50 [1.00, 2.00], not settled."),
-        ((3000.0, 5010.0), "1.33 [1.00, 1.67], not settled."),
-        ((3000.0, 5009.0), "1.33 [1.00, 1.67], missed."),
-        ((5009.0, 5009.0), "1.67 [1.67, 1.67], missed."),
-        ((1500.0, 1500.0), "0.50 [0.50, 0.50], missed."),
+        ([6000.0] * 5, "2.00 [2.00, 2.00], met."),
+        ([6000.0, 6600.0, 6600.0, 6600.0, 6000.0], "2.12 [1.98, 2.26], met."),
+        ([3000.0, 9000.0, 6000.0, 6000.0, 6000.0], "1.89 [1.15, 3.09], not settled."),
+        ([4500.0] * 5, "1.50 [1.50, 1.50], missed."),
+        ([1500.0] * 5, "0.500 [0.500, 0.500], missed."),
+        ([9000.0] * 4, "3.00 (3.00 to 3.00), not told (4 rounds)."),
+        ([3000.0, 6000.0], "1.41 (1.00 to 2.00), not told (2 rounds)."),
+        ([9000.0], "3.00, not told (1 round)."),
     ],
 )
 @pytest.mark.parametrize("load", MAIN_METRICS)
-def test_why_says_whether_what_was_asked_for_is_settled(
-    load: str, off: tuple[float, float], said: str
-) -> None:
+def test_why_says_whether_what_was_asked_for_is_settled(load: str, off: list[float], said: str) -> None:
     assert REQUESTED == 1.67
     result = judged(*(({load: ns}, {}) for ns in off))
     assert result.verdict == "PASS"
     _, _, told = result.why.partition(f"{load}: ")
     assert told.partition("mean latency off/on ")[2].startswith(said)
     # The other loads are as they were.
-    assert result.why.count("3.00 [3.00, 3.00], met.") == len(MAIN_METRICS) - 1
+    assert result.why.count("mean latency off/on 3.00") >= len(MAIN_METRICS) - 1
 
 
 def test_why_says_the_same_of_a_fail() -> None:
@@ -432,8 +429,7 @@ def test_why_says_the_same_of_a_fail() -> None:
     assert "Allowed: 70% of the IPIs" in why
 
 
-def test_why_of_one_pair_has_no_interval_and_of_no_latency_no_ratio() -> None:
-    assert "mean latency off/on 3.00." in judged(GOOD).why
+def test_why_of_no_latency_has_no_ratio() -> None:
     assert "mean latency off/on unknown." in judged(({}, {"insert": 0.0})).why
 
 

@@ -13,8 +13,6 @@ from cvmtune.report.judge import judge
 from cvmtune.report.schema import Result
 from tests.fakes.bound import RULES
 
-pytestmark = pytest.mark.usefixtures("few_resamples")
-
 # A round in which all is well, off and on.
 OFF = {
     **{"handled_per_posted": 1.0, "violations": 0.0, "verified": 1.0},

@@ -14,8 +14,6 @@ from cvmtune.report.judge import judge
 from cvmtune.report.schema import Result
 from tests.fakes.bound import RULES
 
-pytestmark = pytest.mark.usefixtures("few_resamples")
-
 LOADS = ("oneshot", "tick", "section")
 REDUNDANT = tuple(f"redundant_per_{load}" for load in LOADS)
 PER_INTERRUPT = tuple(f"timer_exits_per_interrupt_{load}" for load in LOADS)

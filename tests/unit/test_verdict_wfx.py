@@ -13,8 +13,6 @@ from cvmtune.report.judge import judge
 from cvmtune.report.schema import Result
 from tests.fakes.bound import RULES
 
-pytestmark = pytest.mark.usefixtures("few_resamples")
-
 ZERO = (
     *("wfx_exits_named", "idle_wfx_exits", "mixed_wfx_exits"),
     *("wfx_per_timer", "wfx_per_futex_rtt", "wfx_per_pipe_rtt"),

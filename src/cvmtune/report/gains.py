@@ -1,20 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several features gain, alone and together, as the result file has it; factorial.py computes it."""
+"""What several features gain, alone and together; factorial.py computes it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cvmtune.report.stats import Stats
-
-
-@dataclass(frozen=True)
-class Effect:
-    """A gain as a ratio, above 1 where it is one, and its 95 % interval over rounds, None where there is
-    none."""
-
-    ratio: float
-    ci95: tuple[float, float] | None
+from cvmtune.report.stats import Effect, Stats
 
 
 @dataclass(frozen=True)
@@ -57,7 +48,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Factorial:
-    """A metric under the combinations of several features, on one machine."""
+    """A metric under the combinations of several features, on one machine.
+
+    `steps` are what to turn on, in that order, as far as 95 % intervals tell.
+    """
 
     machine: str
     metric: str
@@ -68,3 +62,8 @@ class Factorial:
     gains: tuple[Gain, ...]
     interactions: tuple[Interaction, ...]
     steps: tuple[Step, ...]
+
+    @property
+    def rounds(self) -> int | None:
+        """How many rounds all of it rests on; None where that is unknown."""
+        return next((gain.alone.rounds for gain in self.gains), None)

@@ -23,9 +23,7 @@ from cvmtune.report.schema import (
     Results,
     Verdict,
 )
-
-HOPELESS_ROUNDS = 1000
-"""Nobody runs more rounds than this to settle a metric: then the effect is too small to see."""
+from cvmtune.report.text import format_rounds
 
 RoundPair = tuple[Round, Round]
 
@@ -86,7 +84,8 @@ def _result(runs: Sequence[RawRun], baselines: Sequence[Baseline], rule: Rule) -
     """The verdict on the runs, at least one, of one feature on one machine."""
     rounds = [one for run in runs for one in run.rounds if one.state in ("off", "on")]
     pairs = [pair for run in runs for pair in _paired(run.rounds)]
-    metrics, notes = [], []
+    metrics: list[Metric] = []
+    notes = []
     if alone := len(rounds) - 2 * len(pairs):
         notes.append(f"Left out: {alone} round(s) without a counterpart.")
     for name, heading in _metrics(rounds).items():
@@ -96,12 +95,18 @@ def _result(runs: Sequence[RawRun], baselines: Sequence[Baseline], rule: Rule) -
             notes += _unsettled(metrics[-1], samples)
         else:
             notes.append(f"Left out: {name}, never measured both off and on in one pair of rounds.")
+    if few := max(
+        (one.effect.rounds or 0 for one in metrics if one.effect and not one.effect.ci95), default=0
+    ):
+        notes.append(
+            f"No interval: {format_rounds(few)} off and on, and at least {stats.LEAST_ROUNDS} are needed."
+        )
     # What was measured in other states, or found no counterpart, is compared with nothing, but may tell.
     problems = " ".join(run.problem for run in runs if run.problem)
     if problems and not metrics:
         return Result(runs[0].feature, runs[0].machine, (), Verdict.UNDECIDED, problems)
     verdict, why = rule.judge(Evidence(metrics, [*baselines, *_baselines(runs)], _waited(rounds)))
-    return Result(runs[0].feature, runs[0].machine, tuple(metrics), verdict, " ".join([why, *notes]))
+    return Result(runs[0].feature, runs[0].machine, tuple(metrics), verdict, why, tuple(notes))
 
 
 def _waited(rounds: Sequence[Round]) -> float | None:
@@ -118,23 +123,26 @@ def _paired(rounds: Iterable[Round]) -> Iterator[RoundPair]:
 
 
 def _metric(heading: Heading, pairs: Sequence[stats.Pair]) -> Metric:
-    oriented = pairs if heading.better == "lower" else [(on, off) for off, on in pairs]
-    ratio = stats.ratio_of_means(oriented)
+    logs = _gains(heading, pairs)
     return Metric(
         *heading.head(),
         off=stats.summarise([sample for off, _ in pairs for sample in off]),
         on=stats.summarise([sample for _, on in pairs for sample in on]),
-        ratio=ratio,
-        ci95=None if ratio is None else stats.bootstrap_interval(oriented),
+        effect=None if logs is None else stats.effect(logs),
     )
 
 
+def _gains(heading: Heading, pairs: Sequence[stats.Pair]) -> list[float] | None:
+    """The log ratio of each pair, above 0 where it is better with the feature on."""
+    return stats.log_ratios(pairs if heading.better == "lower" else [(on, off) for off, on in pairs])
+
+
 def _unsettled(metric: Metric, pairs: Sequence[stats.Pair]) -> Iterator[str]:
-    """What to say of a metric whose interval holds 1, so that it may be better or worse."""
-    if metric.ci95 is None or not metric.ci95[0] <= 1 <= metric.ci95[1]:
+    """What to say of a metric whose 95 % interval holds 1, so that it may be better or worse."""
+    if metric.effect is None or metric.effect.ci95 is None or metric.effect.is_settled:
         return
-    more = stats.rounds_to_settle(pairs)
-    if more is None or more > HOPELESS_ROUNDS:
+    more = stats.rounds_to_settle(_gains(metric, pairs) or ())
+    if more is None:
         yield f"Not settled: {metric.name}, no effect in sight."
     else:
         yield f"Not settled: {metric.name}, about {more} more pair(s) of rounds would tell."

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from cvmtune.core.errors import CvmtuneError
+from cvmtune.report import schema1
 from cvmtune.report.evidence import Evidence, Judged
 from cvmtune.report.judge import judge
 from cvmtune.report.record import SCHEMA, Record
@@ -36,10 +37,12 @@ def load(path: Path, rules: Rules) -> Results:
     data = _read(path)
     try:
         schema = msgspec.json.decode(data, type=_Head).schema
-        if type(schema) is not int or schema not in (1, SCHEMA):
-            raise CvmtuneError(f"schema {schema!r} is not known, only 1 and {SCHEMA} are", str(path))
-        if schema == 1:
-            return msgspec.json.decode(data, type=Results)
+        if type(schema) is not int or schema not in (schema1.SCHEMA, SCHEMA):
+            known = f"{schema1.SCHEMA} and {SCHEMA}"
+            raise CvmtuneError(f"schema {schema!r} is not known, only {known} are", str(path))
+        if schema == schema1.SCHEMA:
+            old: schema1.File = msgspec.json.decode(data, type=schema1.File)
+            return old.now()
         return _judged(msgspec.json.decode(data, type=Record), rules)
     except msgspec.ValidationError as error:
         raise CvmtuneError(

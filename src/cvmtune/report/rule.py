@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from cvmtune.report.evidence import Evidence, Judged
 from cvmtune.report.schema import Metric
+from cvmtune.report.text import format_rounds
 
 Judge = Callable[[Evidence], Judged]
 """Makes a verdict of what was measured of an experiment on a machine, and says why."""
@@ -33,8 +34,14 @@ class Goal:
     condition: str = ""
 
     def bar(self, metric: Metric) -> str:
-        """Whether the gain is "met" or "missed" by the metric's whole interval, or "not settled"."""
-        low, high = metric.ci95 or (0.0, float("inf"))
+        """Whether the gain is "met" or "missed" by the metric's whole 95 % interval, or "not settled".
+
+        Without such an interval it is "not told", and of how many rounds.
+        """
+        effect = metric.effect
+        if effect is None or effect.ci95 is None:
+            return f"not told ({format_rounds(effect.rounds)})" if effect and effect.rounds else "not told"
+        low, high = effect.ci95
         return "met" if low >= self.ratio else "missed" if high < self.ratio else "not settled"
 
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from cvmtune.experiments.rounds import Heading
 from cvmtune.report.gains import Factorial
-from cvmtune.report.stats import Stats
+from cvmtune.report.stats import Effect, Stats
 
 
 class Verdict(StrEnum):
@@ -24,26 +24,28 @@ class Verdict(StrEnum):
 class Metric(Heading):
     """One metric with the feature off and on.
 
-    `ratio` is off/on of the means where lower is better, on/off where higher is, so above 1 is always
-    better; None where the denominator is not positive. `ci95` is its 95 % interval over rounds, None where
-    there is none.
+    `effect` is off/on where lower is better, on/off where higher is, so above 1 is always better; None where
+    a round's mean is not positive.
     """
 
     off: Stats
     on: Stats
-    ratio: float | None
-    ci95: tuple[float, float] | None
+    effect: Effect | None
 
 
 @dataclass(frozen=True)
 class Result:
-    """The verdict on one feature on one machine, and the metrics that it rests on."""
+    """The verdict on one feature on one machine, and the metrics that it rests on.
+
+    `notes` say what was left out, and which metrics are not settled; the verdict does not rest on them.
+    """
 
     feature: str
     machine: str
     metrics: tuple[Metric, ...]
     verdict: Verdict
     why: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from cvmtune.report.rule import Rule, Rules
 from cvmtune.report.schema import Metric, Result, Results, Verdict
-from cvmtune.report.table import COLOURS, format_figure, print_tables
+from cvmtune.report.table import COLOURS, print_tables
+from cvmtune.report.text import format_figure
 
 COLUMNS = 80
 _LONGEST = 235  # characters: three lines
@@ -70,8 +71,8 @@ def _times(results: Results, rules: Rules) -> Iterator[str]:
     for result in results.results:
         rule = rules.get(result.feature)
         time = _named(result, rule.goal.metrics[0] if rule and rule.goal else "")
-        if time and time.ratio is not None:
-            yield f"{result.feature} {format_figure(time.ratio)}"
+        if time and time.effect:
+            yield f"{result.feature} {format_figure(time.effect.ratio)}"
 
 
 def _cut(text: str) -> str:

@@ -13,6 +13,7 @@ from cvmtune.features.trial import Event, Switch
 from cvmtune.report.evidence import Evidence, Judged
 from cvmtune.report.rule import Goal
 from cvmtune.report.schema import Baseline, Metric, Verdict
+from cvmtune.report.text import format_effect
 from cvmtune.workloads.blackbox.counting import events_of
 from cvmtune.workloads.blackbox.metrics import ALL_LOST, CLOSED, DAMAGE, EXITS, LOST, MAIN_METRICS
 
@@ -145,8 +146,6 @@ def _off_on(metric: Metric) -> str:
 
 def _gain(metric: Metric) -> str:
     """The ratio, and what of the bar."""
-    if metric.ratio is None:
+    if metric.effect is None:
         return "unknown"
-    if metric.ci95 is None:
-        return f"{metric.ratio:.2f}"
-    return f"{metric.ratio:.2f} [{metric.ci95[0]:.2f}, {metric.ci95[1]:.2f}], {GOAL.bar(metric)}"
+    return f"{format_effect(metric.effect)}, {GOAL.bar(metric)}"
