@@ -8,11 +8,13 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cvmtune import cli
 from cvmtune.report import summary
 from cvmtune.report.load import load
+from cvmtune.report.record import Record
 from tests.fakes.bound import RULES, TRIALS
 
 TOP = Path(__file__).resolve().parents[2]
@@ -88,6 +90,13 @@ def test_recorded_summary_is_what_the_tool_makes_of_the_recorded_run(path: Path)
     assert path.read_text(encoding="utf-8") == made[summary.PAGE]
     # With all pictures of it, and no others.
     assert {one.name for one in path.parent.glob("*.svg")} == made.keys() - {summary.PAGE}
+
+
+def test_the_example_of_a_result_file_is_one() -> None:
+    text = (TOP / "docs/figures.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```json\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    record = msgspec.json.decode(example, type=Record)
+    assert record.boots[0].runs[0].rounds
 
 
 def test_pictures_that_readme_shows_are_there() -> None:
