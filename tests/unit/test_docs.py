@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cvmtune import cli
@@ -15,6 +16,7 @@ from cvmtune.lab import kernel_checks, kernel_selftests
 from cvmtune.lab.kernel_source import SourceTree
 from cvmtune.report import summary
 from cvmtune.report.load import load
+from cvmtune.report.record import Record
 from tests.fakes.bound import RULES, TRIALS
 
 TOP = Path(__file__).resolve().parents[2]
@@ -178,6 +180,13 @@ def test_parts_of_the_cache_are_told() -> None:
     design = (TOP / "docs/design.md").read_text(encoding="utf-8")
     (told,) = re.findall(r"^## Caches\n(.*?)^## ", design, re.MULTILINE | re.DOTALL)
     assert {part for part in parts if f"`{part}`" in told} == parts
+
+
+def test_the_example_of_a_result_file_is_one() -> None:
+    text = (TOP / "docs/figures.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```json\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    record = msgspec.json.decode(example, type=Record)
+    assert record.boots[0].runs[0].rounds
 
 
 def test_command_lines_are_found() -> None:

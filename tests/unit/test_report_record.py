@@ -256,6 +256,17 @@ def test_an_experiment_without_a_rule_is_shown_undecided(tmp_path: Path) -> None
     assert found.notes == ("ipi on plain: this version judges UNDECIDED, the file says PASS.",)
 
 
+def test_runs_that_disagree_on_a_metric_are_named_with_the_file(tmp_path: Path) -> None:
+    data = content()
+    data["boots"][1]["runs"][0]["headings"]["notify"]["unit"] = "s"
+    data["boots"][1]["runs"][0]["machine"] = "plain"
+    data["boots"][1]["runs"][0]["rounds"][0]["state"] = "nohlt"
+    path = write(tmp_path / "results.json", data)
+    with pytest.raises(CvmtuneError, match="disagree") as caught:
+        load(path, RULES)
+    assert caught.value.where == f"{path}: notify"
+
+
 RUN = ("boots", 0, "runs", 0)
 ROUND = (*RUN, "rounds", 1)
 IN_RUN = "`$.boots[0].runs[0]"

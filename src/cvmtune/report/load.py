@@ -43,13 +43,17 @@ def load(path: Path, rules: Rules) -> Results:
         if schema == schema1.SCHEMA:
             old: schema1.File = msgspec.json.decode(data, type=schema1.File)
             return old.now()
-        return _judged(msgspec.json.decode(data, type=Record), rules)
+        record = msgspec.json.decode(data, type=Record)
     except msgspec.ValidationError as error:
         raise CvmtuneError(
             f"not a result file: {error}", str(path), "show it with the version that wrote it"
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CvmtuneError(f"not a JSON file: {error}", str(path)) from error
+    try:
+        return _judged(record, rules)
+    except CvmtuneError as error:
+        raise CvmtuneError(error.what, f"{path}: {error.where}", error.next_step) from error
 
 
 def _read(path: Path) -> bytes:
