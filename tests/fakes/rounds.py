@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rounds that nobody has measured: what a right kernel counts in each experiment, and verdicts on it and on
+what departs from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import ModuleType
+
+from cvmtune.experiments.measure import Measure
+from cvmtune.experiments.rounds import RawRun, Round, Series
+from cvmtune.features.soft_ipi import metrics as soft_ipi
+from cvmtune.report.evidence import Evidence, Judged
+from cvmtune.report.judge import judge
+from cvmtune.report.rule import Rules
+from tests.fakes.bound import RULES
+
+Values = Mapping[str, float]
+"""One sample of each metric, by its name."""
+
+
+def _measures(*modules: ModuleType) -> Iterator[Measure]:
+    for value in (value for module in modules for value in vars(module).values()):
+        found = value.values() if isinstance(value, Mapping) else (value,)
+        yield from (one for one in found if isinstance(one, Measure))
+
+
+MEASURES: Mapping[str, Measure] = {one.name: one for one in _measures(soft_ipi)}
+
+
+@dataclass(frozen=True)
+class Right:
+    """What an experiment measures of a right kernel: off, on, and in states beside these."""
+
+    off: Values
+    on: Values
+    beside: Mapping[str, Values]
+
+
+def measure(name: str) -> Measure:
+    """A metric of this name, as the experiments have it, or made up."""
+    return MEASURES.get(name) or Measure(name, name.upper(), "each")
+
+
+def series(values: Values) -> tuple[Series, ...]:
+    return tuple(measure(name).value(value) for name, value in values.items())
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Pairs of rounds of an experiment on `machine`, off and on, each with what departs from a right kernel.
+
+    `waited` is how busy the computer was in all of them. `beside` has what departs in the states beside;
+    one that is None was not measured.
+    """
+
+    experiment: str
+    right: Right
+    machine: str = "cvm"
+    waited: float | None = 0.0
+    rules: Rules = field(default_factory=lambda: RULES)
+
+    def run(
+        self, pairs: Sequence[tuple[Values, Values]], beside: Mapping[str, Values | None] | None = None
+    ) -> RawRun:
+        departs = dict(beside or {})
+        rounds = [
+            Round(state, index, series({**well, **values}), self.waited)
+            for index, (off, on) in enumerate(pairs)
+            for state, well, values in (("off", self.right.off, off), ("on", self.right.on, on))
+        ]
+        for state, well in self.right.beside.items():
+            values = departs.get(state, {})
+            if values is not None:
+                rounds.append(Round(state, 0, series({**well, **values})))
+        return RawRun(self.experiment, self.machine, tuple(rounds), {})
+
+    def judged(
+        self,
+        *pairs: tuple[Values, Values],
+        beside: Mapping[str, Values | None] | None = None,
+        baselines: Sequence[RawRun] = (),
+    ) -> Judged:
+        """What the experiment's rule says of them, without what the judge adds."""
+        return self.judged_run(self.run(pairs, beside), baselines)
+
+    def judged_run(self, run: RawRun, baselines: Sequence[RawRun] = ()) -> Judged:
+        rule = self.rules[self.experiment]
+        said: list[Judged] = []
+
+        def ask(evidence: Evidence) -> Judged:
+            said.append(rule.judge(evidence))
+            return said[-1]
+
+        judge([run], baselines, {self.experiment: replace(rule, judge=ask)})
+        (only,) = said
+        return only
+
+    def verdict(
+        self, *pairs: tuple[Values, Values], beside: Mapping[str, Values | None] | None = None
+    ) -> str:
+        return self.judged(*pairs, beside=beside)[0]
+
+    def why(self, *pairs: tuple[Values, Values], beside: Mapping[str, Values | None] | None = None) -> str:
+        return self.judged(*pairs, beside=beside)[1]
+
+    def without(self, name: str, *, off: bool = True, on: bool = True) -> Judged:
+        """What it says of a pair of which this was not measured in one or both of the states."""
+        right = Right(
+            {key: value for key, value in self.right.off.items() if not (off and key == name)},
+            {key: value for key, value in self.right.on.items() if not (on and key == name)},
+            self.right.beside,
+        )
+        return replace(self, right=right).judged(GOOD)
+
+
+GOOD: tuple[Values, Values] = ({}, {})
+
+
+_IPI = {
+    **{"sgi_per_ipi": 1.02, "sgi_per_call_sync": 1.02, "injected_per_ipi": 0.0, "exits_per_ipi": 2.0},
+    **{"vcpu_cpu_use": 1.1, "idle_cpu_share": 0.9, "poll_share": 0.0, "hackbench": 1.2},
+    **{"notify": 90e3, "call_sync": 95e3, "call_many": 95e3, "wake": 99e3, "wakeup_rtt": 200e3},
+}
+IPI = Rounds(
+    "ipi",
+    Right(
+        off=_IPI,
+        on={
+            **_IPI,
+            **{"sgi_per_ipi": 0.008, "sgi_per_call_sync": 0.005, "injected_per_ipi": 1.01},
+            **{"exits_per_ipi": 0.02, "vcpu_cpu_use": 2.2, "poll_share": 0.9},
+            **{"notify": 2.4e3, "call_sync": 4e3, "call_many": 4e3, "wake": 6e3, "wakeup_rtt": 20e3},
+        },
+        beside={},
+    ),
+)
