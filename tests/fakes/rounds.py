@@ -10,6 +10,7 @@ from types import ModuleType
 
 from cvmtune.experiments.measure import Measure
 from cvmtune.experiments.rounds import RawRun, Round, Series
+from cvmtune.features.cq_poll import metrics as cq_poll
 from cvmtune.features.soft_ipi import metrics as soft_ipi
 from cvmtune.report.evidence import Evidence, Judged
 from cvmtune.report.judge import judge
@@ -26,7 +27,7 @@ def _measures(*modules: ModuleType) -> Iterator[Measure]:
         yield from (one for one in found if isinstance(one, Measure))
 
 
-MEASURES: Mapping[str, Measure] = {one.name: one for one in _measures(soft_ipi)}
+MEASURES: Mapping[str, Measure] = {one.name: one for one in _measures(soft_ipi, cq_poll)}
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,33 @@ IPI = Rounds(
             **{"sgi_per_ipi": 0.008, "sgi_per_call_sync": 0.005, "injected_per_ipi": 1.01},
             **{"exits_per_ipi": 0.02, "vcpu_cpu_use": 2.2, "poll_share": 0.9},
             **{"notify": 2.4e3, "call_sync": 4e3, "call_many": 4e3, "wake": 6e3, "wakeup_rtt": 20e3},
+        },
+        beside={},
+    ),
+)
+
+_EXACT = {"handled_per_posted": 1.0, "violations": 0.0, "verified": 1.0}
+_CQ_POLL = {
+    **_EXACT,
+    **{"wakeups_per_write": 4.78, "ipis_per_write": 2.86, "works_per_write": 19.1, "exits_per_write": 18.0},
+    **{"interrupts_per_write": 6.6, "switches_per_write": 27.7, "completion": 106e3},
+    **{"write": 4.6e6, "write_rtt": 4e6, "write_exe": 4.2e6, "write_depth_1": 1.8e6},
+    **{"poller_use": 0.0, "poller_idle_use": 0.0, "write_cpu_use": 0.7},
+}
+CQ_POLL = Rounds(
+    "cq-poll",
+    Right(
+        off={**_CQ_POLL, **{f"siw_{name}": value for name, value in _CQ_POLL.items()}},
+        on={
+            **_CQ_POLL,
+            **{f"siw_{name}": value for name, value in _CQ_POLL.items()},
+            **{"wakeups_per_write": 0.013, "ipis_per_write": 3.22, "works_per_write": 14.4},
+            **{
+                "siw_wakeups_per_write": 0.04,
+                "poller_use": 0.96,
+                "poller_idle_use": 1.0,
+                "completion": 360e3,
+            },
         },
         beside={},
     ),

@@ -68,6 +68,10 @@ def test_what_is_exact_is_so_however_busy_the_computer(waited: float | None) -> 
         Verdict.FAIL,
         "Exits per IPI: -4 on, where only 0 is right.",
     )
+    assert evidence.exactly(metric(5.0, 0.0), 0.0, off=True) == (
+        Verdict.FAIL,
+        "Exits per IPI: 5 off, where only 0 is right.",
+    )
 
 
 @pytest.mark.parametrize("waited", [None, 0.0, 0.9])

@@ -59,11 +59,15 @@ class Evidence:
             f"{metric.title}: {figure(metric.off.mean)} off, where less than {figure(least)} shows nothing."
         )
 
-    def exactly(self, metric: Metric, right: float) -> Judged | None:
-        """FAIL if a sample with the feature on is not `right`, however busy the computer was."""
-        if wrong := [sample for sample in metric.on.samples if sample != right]:
-            worst = max(wrong, key=lambda sample: abs(sample - right))
-            return Verdict.FAIL, f"{metric.title}: {figure(worst)} on, where only {figure(right)} is right."
+    def exactly(self, metric: Metric, right: float, *, off: bool = False) -> Judged | None:
+        """FAIL if a sample on, or `off` too, is not `right`, however busy the computer was."""
+        for state, stats in (*((("off", metric.off),) if off else ()), ("on", metric.on)):
+            if wrong := [sample for sample in stats.samples if sample != right]:
+                most = max(wrong, key=lambda sample: abs(sample - right))
+                return (
+                    Verdict.FAIL,
+                    f"{metric.title}: {figure(most)} {state}, where only {figure(right)} is right.",
+                )
         return None
 
     def at_most(self, metric: Metric, most: float, *, nothing: float = NOTHING) -> Judged | None:
