@@ -36,7 +36,7 @@ COUNTED = {
     },
     "wfx": {
         **{"wfx_exits_named": (400.0, 0.0), "wfx_exits_other": (400.0, 400.0), "idle_wfx_exits": (50.0, 0.0)},
-        **{"wfx_exits_back": (400.0, 400.0), "wfx_per_timer": (2.0, 0.0)},
+        **{"wfx_exits_back": (400.0, 400.0), "wfx_per_timer": (2.0, 0.0), "timers_taken": (300.0, 300.0)},
         **{"wfx_per_futex_rtt": (2.0, 0.0), "mixed_wfx_exits": (300.0, 0.0), "wfx_per_pipe_rtt": (2.0, 0.0)},
     },
     "blackbox": {

@@ -12,6 +12,7 @@ from cvmtune.experiments.measure import Measure
 from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.features.cq_poll import metrics as cq_poll
 from cvmtune.features.soft_ipi import metrics as soft_ipi
+from cvmtune.features.wfx import metrics as wfx
 from cvmtune.report.evidence import Evidence, Judged
 from cvmtune.report.judge import judge
 from cvmtune.report.rule import Rules
@@ -27,7 +28,7 @@ def _measures(*modules: ModuleType) -> Iterator[Measure]:
         yield from (one for one in found if isinstance(one, Measure))
 
 
-MEASURES: Mapping[str, Measure] = {one.name: one for one in _measures(soft_ipi, cq_poll)}
+MEASURES: Mapping[str, Measure] = {one.name: one for one in _measures(soft_ipi, cq_poll, wfx)}
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,28 @@ CQ_POLL = Rounds(
                 "poller_idle_use": 1.0,
                 "completion": 360e3,
             },
+        },
+        beside={},
+    ),
+)
+
+_WFX = {
+    **{"timers_taken": 310.0, "wfx_exits_named": 1.03, "wfx_exits_other": 1.05, "wfx_exits_back": 1.02},
+    **{"exits_named": 2.1, "idle_wfx_exits": 10.0, "idle_exits": 11.0, "mixed_wfx_exits": 930.0},
+    **{"wfx_per_timer": 1.2, "wfx_per_futex_rtt": 2.04, "wfx_per_pipe_rtt": 2.02},
+    **{"idle_cpu_use": 0.007, "timer_cpu_use": 0.34, "neighbour_share": 0.996},
+    **{"timer_wake": 317e3, "futex_rtt": 320e3, "pipe_rtt": 320e3, "mixed_time": 1.2},
+}
+WFX = Rounds(
+    "wfx",
+    Right(
+        off=_WFX,
+        on={
+            **_WFX,
+            **{"wfx_exits_named": 0.0, "idle_wfx_exits": 0.0, "mixed_wfx_exits": 0.0, "wfx_per_timer": 0.0},
+            **{"wfx_per_futex_rtt": 0.0, "wfx_per_pipe_rtt": 0.0, "wfx_exits_other": 0.98},
+            **{"idle_exits": 200.0, "idle_cpu_use": 1.8, "timer_cpu_use": 1.8, "neighbour_share": 0.5},
+            **{"timer_wake": 266e3, "futex_rtt": 499e3, "pipe_rtt": 471e3},
         },
         beside={},
     ),
