@@ -12,6 +12,7 @@ from cvmtune.experiments.measure import Measure
 from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.features.cq_poll import metrics as cq_poll
 from cvmtune.features.soft_ipi import metrics as soft_ipi
+from cvmtune.features.vtimer import metrics as vtimer
 from cvmtune.features.wfx import metrics as wfx
 from cvmtune.report.evidence import Evidence, Judged
 from cvmtune.report.judge import judge
@@ -28,7 +29,7 @@ def _measures(*modules: ModuleType) -> Iterator[Measure]:
         yield from (one for one in found if isinstance(one, Measure))
 
 
-MEASURES: Mapping[str, Measure] = {one.name: one for one in _measures(soft_ipi, cq_poll, wfx)}
+MEASURES: Mapping[str, Measure] = {one.name: one for one in _measures(soft_ipi, vtimer, cq_poll, wfx)}
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,11 @@ class Rounds:
             if values is not None:
                 rounds.append(Round(state, 0, series({**well, **values})))
         return RawRun(self.experiment, self.machine, tuple(rounds), {})
+
+    def counts(self) -> Mapping[str, tuple[float, float]]:
+        """What a right kernel counts, off and on."""
+        counts = (name for name in self.right.off if measure(name).kind == "count")
+        return {name: (self.right.off[name], self.right.on[name]) for name in counts}
 
     def judged(
         self,
@@ -136,6 +142,38 @@ IPI = Rounds(
             **{"notify": 2.4e3, "call_sync": 4e3, "call_many": 4e3, "wake": 6e3, "wakeup_rtt": 20e3},
         },
         beside={},
+    ),
+)
+
+_LOADS = ("oneshot", "tick", "section")
+_HW = {
+    **{"timers_lost": 0.0, "timers_wrong": 0.0, "ticks_taken": 1.0},
+    **{f"redundant_per_{load}": 0.0 for load in _LOADS},
+    **{f"timer_exits_beyond_{load}": 0.0 for load in _LOADS},
+    **{"timer_exits_per_oneshot": 0.007, "timer_exits_per_tick": 0.86, "timer_exits_per_section": 1.05},
+    **{"interrupts_per_oneshot": 1.05, "interrupts_per_tick": 1.0, "interrupts_per_section": 2.3},
+    **{"exits_per_oneshot": 1.14, "exits_per_tick": 2.9, "exits_per_section": 5.5},
+    **{"ticks_per_s": 100.0, "busy_work": 2e6, "storm": 187.0, "section": 6.3e6},
+    **{"oneshot_late": 90e3, "cyclictest": 300e3, "section_rtt": 2.2e6},
+    **{"cross_futex_rtt": 570e3, "cross_pipe_rtt": 640e3},
+}
+VTIMER = Rounds(
+    "vtimer",
+    Right(
+        off={
+            **_HW,
+            **{"redundant_per_oneshot": 0.6, "redundant_per_tick": 0.34, "redundant_per_section": 74.2},
+            **{"timer_exits_per_oneshot": 0.61, "timer_exits_per_tick": 1.22},
+            **{"timer_exits_per_section": 75.2, "timer_exits_beyond_section": 7290.0},
+            **{
+                "timer_exits_beyond_tick": 11.0,
+                "exits_per_section": 79.8,
+                "storm": 5400.0,
+                "section": 13.9e6,
+            },
+        },
+        on={**_HW, "timer_exits_per_section": 1.03, "exits_per_oneshot": 2.24},
+        beside={"HW bit": _HW},
     ),
 )
 
