@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from types import ModuleType
 
 from cvmtune.experiments.measure import Measure
-from cvmtune.experiments.rounds import RawRun, Round, Series
+from cvmtune.experiments.rounds import Kind, RawRun, Round, Series
 from cvmtune.features.cq_poll import metrics as cq_poll
 from cvmtune.features.soft_ipi import metrics as soft_ipi
 from cvmtune.features.vtimer import metrics as vtimer
@@ -17,6 +17,8 @@ from cvmtune.features.wfx import metrics as wfx
 from cvmtune.report.evidence import Evidence, Judged
 from cvmtune.report.judge import judge
 from cvmtune.report.rule import Rules
+from cvmtune.workloads.blackbox.experiment import AFTER
+from cvmtune.workloads.blackbox.metrics import CLOSED, MAIN_METRICS
 from tests.fakes.bound import RULES
 
 Values = Mapping[str, float]
@@ -32,6 +34,10 @@ def _measures(*modules: ModuleType) -> Iterator[Measure]:
 MEASURES: Mapping[str, Measure] = {one.name: one for one in _measures(soft_ipi, vtimer, cq_poll, wfx)}
 
 
+# The black box makes its metrics as it goes.
+TIMES = frozenset((*MAIN_METRICS, *(f"{load}_served" for load in MAIN_METRICS), "insert_2"))
+
+
 @dataclass(frozen=True)
 class Right:
     """What an experiment measures of a right kernel: off, on, and in states beside these."""
@@ -43,7 +49,8 @@ class Right:
 
 def measure(name: str) -> Measure:
     """A metric of this name, as the experiments have it, or made up."""
-    return MEASURES.get(name) or Measure(name, name.upper(), "each")
+    kind: Kind = "time" if name in TIMES else "count"
+    return MEASURES.get(name) or Measure(name, name.upper(), "each", kind)
 
 
 def series(values: Values) -> tuple[Series, ...]:
@@ -101,7 +108,7 @@ class Rounds:
             said.append(rule.judge(evidence))
             return said[-1]
 
-        judge([run], baselines, {self.experiment: replace(rule, judge=ask)})
+        judge([run], baselines, {self.experiment: replace(rule, judge=ask, factors=None)})
         (only,) = said
         return only
 
@@ -223,5 +230,48 @@ WFX = Rounds(
             **{"timer_wake": 266e3, "futex_rtt": 499e3, "pipe_rtt": 471e3},
         },
         beside={},
+    ),
+)
+
+
+def of_load(load: str, name: str) -> str:
+    """A metric of this load of the black box, or of the same without a rate; "" is the latency."""
+    if name == "closed_exits":
+        return f"{CLOSED[load]}_exits"
+    return f"{load}_{name}" if name else load
+
+
+def of_each(values: Values) -> Values:
+    """These for each of the black box's loads."""
+    return {of_load(load, name): value for load in MAIN_METRICS for name, value in values.items()}
+
+
+_OFF = {
+    **of_each({"": 9e6, "lost": 0.0, "ipis": 10.0, "wakeups": 4.0, "exits": 20.0, "wfx_exits": 6.0}),
+    **of_each({"timer_exits": 8.0, "redundant_exits": 2.0, "closed_exits": 10.0, "served": 8e6}),
+    **of_each({"switches": 30.0, "poller_use": 0.0, "cpu_use": 0.5}),
+    **{"insert_2": 9e6, "insert_2_lost": 0.0, "tpcb_4_closed_lost": 0.0},
+}
+ALONE: Mapping[str, Values] = {
+    "ipi": of_each({"ipis": 3.0}),
+    "vtimer": of_each({"redundant_exits": 0.0}),
+    "cq-poll": of_each({"wakeups": 0.1}),
+    "wfx": of_each({"wfx_exits": 0.0}),
+}
+"""What each feature changes alone."""
+BLACKBOX = Rounds(
+    "blackbox",
+    Right(
+        off=_OFF,
+        on={
+            **_OFF,
+            **of_each({"": 3e6, "ipis": 4.0, "wakeups": 0.1, "exits": 18.0, "wfx_exits": 0.1}),
+            **of_each({"timer_exits": 12.0, "redundant_exits": 0.01, "closed_exits": 5.0}),
+            **of_each({"switches": 60.0, "poller_use": 1.0, "cpu_use": 1.9}),
+        },
+        beside={
+            **{feature: {**_OFF, **values} for feature, values in ALONE.items()},
+            AFTER: {"all_lost": 0.0, "damage": 0.0},
+        },
     ),
 )

@@ -43,6 +43,8 @@ COUNTS = {
     **{"ipis": (0.25, 10.0), "wakeups": (0.25, 4.0), "exits": (0.25, 20.0), "wfx_exits": (0.25, 6.0)},
     **{"timer_exits": (0.25, 5.0), "redundant_exits": (0.025, 2.0)},
 }
+# Of these, whose they are: there are as few with it alone.
+WHOSE = {"ipis": "ipi", "wakeups": "cq-poll", "wfx_exits": "wfx", "redundant_exits": "vtimer"}
 
 
 def series(on: frozenset[str], index: int, title: str, scale: float = 1.0) -> tuple[Series, ...]:
@@ -58,7 +60,7 @@ def series(on: frozenset[str], index: int, title: str, scale: float = 1.0) -> tu
         counts = {f"{load}_{name}": (name, values) for name, values in COUNTS.items()}
         counts[f"{CLOSED[load]}_exits"] = ("exits without a rate", COUNTS["exits"])
         for name, (what, (all_on, other)) in counts.items():
-            each = all_on if on == set(FEATURES) else other
+            each = all_on if on == set(FEATURES) or WHOSE.get(what) in on else other
             found.append(Series(name, f"{title}: {what} of {load}", "per tx", "count", "lower", (each,)))
         found.append(Series(f"{load}_lost", f"{title}: lost of {load}", "tx", "count", "lower", (0.0,)))
     return tuple(found)

@@ -41,7 +41,7 @@ WORKS_PER_WRITE = _per_write("works", "Works that workqueues ran")
 IPIS_PER_WRITE = _per_write("ipis", "Hardware IPIs of all CPUs")
 INTERRUPTS_PER_WRITE = _per_write("interrupts", "Interrupts of all kinds and CPUs")
 SWITCHES_PER_WRITE = _per_write("switches", "Context switches")
-EXITS_PER_WRITE = _per_write("exits", "Exits of all the guest's vCPUs")
+EXITS_PER_WRITE = _per_write("exits", "Exits of all vCPUs")
 
 WRITE_RTT = Measure("write_rtt", "Write at a rate, from its RPC's sending to the reply", "ns", "time")
 WRITE_EXE = Measure("write_exe", "Write at a rate, from its RPC's start to its end", "ns", "time")
@@ -85,6 +85,5 @@ WAKEUPS = Event(
     # The poller asks for them only while something that computes for long shares its CPU, and a TPC-B
     # transaction computes for longer than a write does.
     most_on=0.5,
-    allowed="completion events",
 )
 POLLER = Use("poller_use", "CPUs that the poller takes", poller_seconds)

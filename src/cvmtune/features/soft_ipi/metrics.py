@@ -48,7 +48,7 @@ IDLE_PATH = Measure(
 
 HARDWARE_IPIS = Event(
     "ipis",
-    "Hardware IPIs, all CPUs",
+    "Hardware IPIs of all CPUs",
     "hardware IPIs",
     lambda now: float(now.counters.ipis),
     everywhere=True,
@@ -57,5 +57,4 @@ HARDWARE_IPIS = Event(
     least_off=2.0,
     # What may be left: those to a CPU that runs something. The poller is something that runs.
     share_on=0.7,
-    allowed="of the IPIs",
 )

@@ -85,7 +85,8 @@ WFX_EXITS = Event(
     _exits_so_far,
     of_host=True,
     file=FILE,
+    # A transaction waits for its storage at least. Below this nobody was trapped, or nobody waited.
+    least_off=1.0,
     # With none trapped there are those of the moment in which the mask is set.
     most_on=0.5,
-    allowed="WFx exits",
 )

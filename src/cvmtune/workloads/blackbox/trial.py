@@ -21,7 +21,7 @@ def trial_of(features: Iterable[Trial]) -> Trial:
     states = {name: state.features for name, state in experiment.states.items()}
     rule = Rule(
         judge,
-        headline=f"{MAIN_METRICS[1]}_{judge.events[0].suffix}",
+        headline=f"{MAIN_METRICS[1]}_{judge.saved[0].event.suffix}",
         goal=GOAL,
         factors=Factors(experiment.features, states, MAIN_METRICS),
         about=ABOUT,
