@@ -75,13 +75,11 @@ def judged(machine: Machine, name: str) -> Result:
     return result
 
 
-def _all() -> Iterator[object]:
-    """The experiments; of these the black box takes some minutes."""
-    for name in EXPERIMENTS:
-        yield pytest.param(name, marks=[pytest.mark.stress] if name == "blackbox" else [])
+# The black box takes some minutes.
+_ALL = [pytest.param(name, marks=[pytest.mark.stress] * (name == "blackbox")) for name in EXPERIMENTS]
 
 
-@pytest.mark.parametrize("name", _all())
+@pytest.mark.parametrize("name", _ALL)
 def test_busy_computer_makes_no_right_kernel_fail(machine: Machine, name: str) -> None:
     with busy():
         result = judged(machine, name)
