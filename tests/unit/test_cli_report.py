@@ -127,7 +127,7 @@ def test_report_writes_a_summary_beside_what_it_shows(
     assert status("report", path, "--summary", "new/summary") == expected
     assert SAID in capsys.readouterr().out
     assert [one.name for one in (tmp_path / "new/summary").iterdir()] == ["summary.md"]
-    assert f"| ipi | machine 0 | {verdict} |" in (tmp_path / "new/summary/summary.md").read_text()
+    assert f"| ipi, machine 0 | {verdict} |" in (tmp_path / "new/summary/summary.md").read_text()
 
 
 def test_report_writes_page_summary_and_json_at_once(tmp_path: Path, capsys: Capture) -> None:

@@ -54,38 +54,6 @@ def ratio(result: Result, name: str) -> float | None:
     return None if effect is None else effect.ratio
 
 
-@pytest.mark.parametrize(
-    ("off", "on", "verdict"),
-    [
-        (counts(1.0, 2.9), counts(0.002, 0.01), "PASS"),
-        (counts(1.0, 2.9), counts(0.05, 0.1), "PASS"),
-        (counts(0.9, 2.9), counts(0.0, -0.01), "PASS"),
-        (counts(1.0, 2.9), counts(0.06, 0.01), "FAIL"),
-        (counts(1.0, 2.9), counts(0.0, 0.11), "FAIL"),
-        (counts(1.0, 2.9), counts(1.0, 2.9), "FAIL"),
-        (counts(0.89, 2.9), counts(0.0, 0.0), "UNDECIDED"),
-        (counts(0.0, 0.0), counts(0.5, 2.9), "UNDECIDED"),
-        ([time("notify", 7)], [time("notify", 1)], "UNDECIDED"),
-    ],
-)
-def test_verdict(off: list[Series], on: list[Series], verdict: str) -> None:
-    assert only(run(off, on)).verdict == verdict
-
-
-def test_why_states_the_tolerances() -> None:
-    why = only(run(counts(1.0, 2.9), counts(0.002, 0.01))).why
-    assert "at most 0.05 allowed" in why
-    assert "at most 0.1 allowed" in why
-    assert "0.0020 on" in why
-
-
-@pytest.mark.parametrize(("sgi", "verdict"), [(0.002, "PASS"), (0.06, "FAIL")])
-def test_exits_are_absent_without_a_hypervisor(sgi: float, verdict: str) -> None:
-    result = only(run(counts(1.0, None), counts(sgi, None), machine="plain"))
-    assert result.verdict == verdict
-    assert "Exits were not counted" in result.why
-
-
 def test_ratio_is_turned_so_that_above_one_is_better() -> None:
     off = [*counts(1.0, None), time("notify", 6, 8), time("rate", 100, better="higher")]
     on = [*counts(0.0, None), time("notify", 2), time("rate", 300, better="higher")]

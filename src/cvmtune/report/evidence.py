@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cvmtune.report.schema import Baseline, Metric, Verdict
+from cvmtune.report.stats import Stats
 
 BUSY = 0.1
 """The share of the time in which the emulator waited for a CPU, above which a computer is too busy to tell a
@@ -16,7 +17,7 @@ whose every CPU has another busy program half."""
 
 NOTHING = 0.5
 """A feature that leaves this share or more of what it is to lower has done nothing, however busy the computer
-was."""
+was. Rules whose count a busy computer can raise further say what they go by instead."""
 
 Judged = tuple[Verdict, str]
 """A verdict, and why: one sentence."""
@@ -39,45 +40,73 @@ class Evidence:
     def by_name(self) -> Mapping[str, Metric]:
         return {metric.name: metric for metric in self.metrics}
 
+    def beside(self, state: str) -> Mapping[str, Stats]:
+        """What was measured in that state, which is neither off nor on, by the metrics' names."""
+        found = (one.metrics for one in self.baselines if one.name == f"{one.machine}, {state}")
+        return {metric.name: metric.values for metrics in found for metric in metrics}
+
     def missing(self, names: Iterable[str]) -> Judged | None:
         """UNDECIDED if one of these was not measured both off and on."""
         if lacking := [name for name in names if name not in self.by_name]:
             return Verdict.UNDECIDED, f"Not measured both off and on: {', '.join(lacking)}."
         return None
 
+    def exercised(self, metric: Metric, least: float) -> Judged | None:
+        """UNDECIDED if the metric's mean with the feature off is below `least`: nothing was to be lowered."""
+        if metric.off.mean >= least:
+            return None
+        return Verdict.UNDECIDED, (
+            f"{metric.title}: {figure(metric.off.mean)} off, where less than {figure(least)} shows nothing."
+        )
+
+    def exactly(self, metric: Metric, right: float, *, off: bool = False) -> Judged | None:
+        """FAIL if a sample on, or `off` too, is not `right`, however busy the computer was."""
+        for state, stats in (*((("off", metric.off),) if off else ()), ("on", metric.on)):
+            if wrong := [sample for sample in stats.samples if sample != right]:
+                most = max(wrong, key=lambda sample: abs(sample - right))
+                return (
+                    Verdict.FAIL,
+                    f"{metric.title}: {figure(most)} {state}, where only {figure(right)} is right.",
+                )
+        return None
+
     def at_most(self, metric: Metric, most: float, *, nothing: float = NOTHING) -> Judged | None:
         """None where the metric's mean with the feature on is at most `most`.
 
-        Else FAIL if it is `nothing` of that off or more, or the computer was quiet, and UNDECIDED if the
-        computer was busy, or it is unknown whether it was.
+        Else FAIL if that off was more, and it is `nothing` of that or more: then the feature did nothing,
+        however busy the computer was. Else as unless_busy().
         """
         on, off = metric.on.mean, metric.off.mean
         if on <= most:
             return None
-        said = f"{metric.title}: {on:.3g} with the feature on, where at most {most:.3g} is right"
-        if on >= nothing * off:
-            return Verdict.FAIL, f"{said} ({off:.3g} off)."
-        return self.unless_busy(said)
+        if off > most and on >= nothing * off:
+            return Verdict.FAIL, f"{metric.title}: {figure(off)} off, still {figure(on)} on."
+        return self.unless_busy(f"{metric.title}: {figure(on)} on", f"at most {figure(most)}")
 
     def at_least(self, metric: Metric, least: float, *, gone: float) -> Judged | None:
         """None where the metric's mean with the feature on is at least `least`; else FAIL if it is at most
-        `gone`, or the computer was quiet."""
+        `gone`, however busy the computer was, and as unless_busy() if not."""
         on = metric.on.mean
         if on >= least:
             return None
-        said = f"{metric.title}: {on:.3g} with the feature on, where at least {least:.3g} is right"
-        return (Verdict.FAIL, f"{said}.") if on <= gone else self.unless_busy(said)
+        found, right = f"{metric.title}: {figure(on)} on", f"at least {figure(least)}"
+        if on <= gone:
+            return Verdict.FAIL, f"{found}, where {right} is right."
+        return self.unless_busy(found, right)
 
-    def unless_busy(self, said: str) -> Judged:
-        """FAIL by what was found, or UNDECIDED where it may be the computer's fault."""
+    def unless_busy(self, found: str, right: str) -> Judged:
+        """FAIL by what was found, or UNDECIDED where it may be the computer's fault; `right` is what would be
+        right."""
         if self.waited is None:
-            return Verdict.UNDECIDED, f"{said}; whether the computer was too busy to tell is unknown."
+            return Verdict.UNDECIDED, (
+                f"{found}, where {right} is right, and whether the computer was too busy to tell is unknown."
+            )
         if self.waited > BUSY:
             return Verdict.UNDECIDED, (
-                f"{said}, but the computer was too busy to tell: the emulator waited for a CPU "
+                f"{found}, but the computer was too busy to tell: the emulator waited for a CPU "
                 f"{self.waited:.0%} of the time."
             )
-        return Verdict.FAIL, f"{said}."
+        return Verdict.FAIL, f"{found}, where {right} is right."
 
 
 def worst(found: Iterable[Judged | None]) -> Judged | None:
@@ -85,3 +114,13 @@ def worst(found: Iterable[Judged | None]) -> Judged | None:
     kept = [one for one in found if one]
     fails = [one for one in kept if one[0] is Verdict.FAIL]
     return next(iter([*fails, *kept]), None)
+
+
+def off_on(metric: Metric) -> str:
+    """The metric's two figures, under its title."""
+    return f"{metric.title}: {figure(metric.off.mean)} off, {figure(metric.on.mean)} on"
+
+
+def figure(value: float) -> str:
+    """A figure as a sentence has it: three digits, and no exponent."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{float(f'{value:.3g}'):.6f}".rstrip("0").rstrip(".")

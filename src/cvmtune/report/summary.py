@@ -19,7 +19,7 @@ _NS_PER_MS = 1e6
 _ORDINARY = "vm, feature off"
 # States that a picture of where the time goes has, in its order; of other machines it has what there is.
 _SHOWN = ("off", "on")
-_VERDICTS = (
+VERDICTS = (
     "experiment",
     "verdict",
     "count, off → on",
@@ -37,13 +37,13 @@ def files(results: Results, rules: Rules) -> Mapping[str, str]:
 def page(results: Results, rules: Rules, pictures: Sequence[str] = ()) -> str:
     """The page; the same results give the same text.
 
-    The rules say by which figure a verdict is told, of which experiments there are latencies (those that have
-    a goal, or turn several features on) and gains.
+    The rules say by which figure a verdict is told, and of which experiments there are latencies and gains:
+    those that turn several features on.
     """
-    sections = [_where(results), *results.notes, verdicts(results, rules)]
+    sections = [_where(results), *results.notes, verdicts(results, rules), HOW_TO_READ]
     for result in results.results:
         rule = rules.get(result.feature)
-        if rule and (rule.goal or rule.factors):
+        if rule and rule.factors:
             sections.append(_latencies(results, result, rule.goal))
         compared = rule.factors.metrics if rule and rule.factors else ()
         found = (one for one in results.factorials if one.machine == result.machine)
@@ -86,7 +86,7 @@ def verdicts(results: Results, rules: Rules) -> str:
         ]
         where = f"{result.feature}, {result.machine}"
         rows.append((where, result.verdict, count, asked, "; ".join(reached) or NO_FIGURE))
-    return _table(_VERDICTS, rows)
+    return _table(VERDICTS, rows)
 
 
 def _figure(stats: Stats) -> str:
@@ -110,10 +110,10 @@ def _latencies(results: Results, result: Result, goal: Goal | None) -> str:
     )
     table = _table(heading, rows)
     if goal is None:
-        return f"{table}\n\n{HOW_TO_READ}"
+        return table
     bars = ", ".join(f"{one.name} {goal.bar(one)}" for one in result.metrics if one.name in goal.metrics)
     asked = f"a ratio of {goal.ratio:g} {goal.condition}".rstrip()
-    return f"{table}\n\n{HOW_TO_READ}\n\nTarget: {asked}; by the 95 % intervals: {bars}."
+    return f"{table}\n\nTarget: {asked}; by the 95 % intervals: {bars}."
 
 
 def _ms(stats: Stats) -> str:

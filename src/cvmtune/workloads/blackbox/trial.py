@@ -21,7 +21,7 @@ def trial_of(features: Iterable[Trial]) -> Trial:
     states = {name: state.features for name, state in experiment.states.items()}
     rule = Rule(
         judge,
-        headline=f"{MAIN_METRICS[1]}_{judge.events[0].suffix}",
+        headline=f"{MAIN_METRICS[1]}_{judge.saved[0].event.suffix}",
         costs=tuple(f"{load}_{CPU_USE}" for load in MAIN_METRICS),
         goal=GOAL,
         factors=Factors(experiment.features, states, MAIN_METRICS),
