@@ -68,6 +68,15 @@ def test_lines_in_between_tell_how_far(clock: Clock) -> None:
     assert lines[2].startswith("building: 99%, 100 s, "), "an estimate that was too low is not the end"
 
 
+def test_lines_come_while_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_QUIET_SECONDS", 0.01)
+    stream = io.StringIO()
+    with LineProgress(stream).step("measuring"):
+        while len(stream.getvalue().splitlines()) < 3:
+            time.sleep(0.01)
+    assert stream.getvalue().splitlines()[1] == "measuring: 0 done, 0 s"
+
+
 def test_what_is_said_stays() -> None:
     for kind in (LineProgress, BarProgress):
         stream = io.StringIO()

@@ -8,6 +8,7 @@ written anew; elsewhere there is a line every half a minute.
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -76,11 +77,23 @@ class LineProgress:
     def step(self, title: str, total: int | None = None) -> Iterator[Step]:
         step = _LineStep(self, title, total)
         step.perhaps_say("...")
+        ended = threading.Event()
+
+        def watch() -> None:
+            # What takes long may have nothing to tell meanwhile.
+            while not ended.wait(_QUIET_SECONDS):
+                step.how_far()
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
         try:
             yield step
         except BaseException:
             self.say(f"{title}: failed, {step.elapsed:.0f} s")
             raise
+        finally:
+            ended.set()
+            watcher.join()
         if step.elapsed >= _QUIET_SECONDS:
             self.say(f"{title}: done, {step.elapsed:.0f} s")
 
@@ -105,13 +118,14 @@ class _LineStep:
 
     def advance(self, count: int = 1) -> None:
         self._done += count
-        self._how_far()
+        self.how_far()
 
     def note(self, text: str) -> None:
         self._note = text
-        self._how_far()
+        self.how_far()
 
-    def _how_far(self) -> None:
+    def how_far(self) -> None:
+        """Say how far it is, unless something was said just now."""
         # The total is an estimate: what is still going on is not at 100 %.
         share = min(0.99, self._done / self._total) if self._total else 0.0
         far = f"{share:.0%}" if self._total else f"{self._done} done"
