@@ -19,7 +19,7 @@ from cvmtune.experiments.campaign import NO_TIME, Measured, carry_out
 from cvmtune.experiments.experiment import OFF, ON, Experiment, Form, Measurement, State, Usual
 from cvmtune.experiments.measure import Measure
 from cvmtune.experiments.plan import Plan, plan
-from cvmtune.experiments.rounds import Series
+from cvmtune.experiments.rounds import Round, Series
 from cvmtune.lab.errors import GuestDied
 from tests.fakes.lab import FakeLab
 
@@ -44,7 +44,7 @@ class Timed(Experiment[Bench, State]):
         self.name = name  # type: ignore[misc]
         self.usual = usual  # type: ignore[misc]
         self.pace, self.clock, self.broken = pace, clock, broken
-        self.baselines: list[Measurement] = []
+        self.ended = 0
 
     @property
     def states(self) -> dict[str, State]:
@@ -66,6 +66,10 @@ class Timed(Experiment[Bench, State]):
         if self.broken:
             raise self.broken
         yield COUNT.value(1.0)
+
+    def finish(self, site: Bench) -> tuple[Round, ...]:
+        self.ended += 1
+        return ()
 
 
 class Booted(FakeLab):
@@ -190,3 +194,14 @@ def test_it_says_before_it_starts_what_it_will_do_and_how_long(
         patch.setattr(campaign, "Budget", lambda seconds: budget.Budget(seconds, clock))
         carry_out(lab, plans, 300)  # type: ignore[arg-type]
     assert said[0] == "cvm booted in 40 s. To measure: t0; 3 rounds at most of each state; about 4 min to go."
+
+
+def test_what_was_not_measured_with_has_no_end(tmp_path: Path) -> None:
+    """Preparing may take so long that no round begins."""
+    measured, _, _, (only,) = measure(tmp_path, [Usual(500, 1)], 1.0, 100)
+    assert isinstance(only.experiment, Timed)
+    assert (rounds(measured), only.experiment.ended) == ([0], 0)
+    assert measured.judged[0].problem == NO_TIME
+    measured, _, _, (only,) = measure(tmp_path, [Usual(5, 1)], 1.0, 100)
+    assert isinstance(only.experiment, Timed)
+    assert (rounds(measured), only.experiment.ended) == ([5], 2)  # on vm as well

@@ -41,6 +41,12 @@ class Budget:
     def over(self) -> bool:
         return self._deadline is not None and self._clock() >= self._deadline
 
+    def affords(self, job: Job) -> bool:
+        """Whether there is time to prepare and end a job; its first round may go beyond."""
+        if self._deadline is None or not self._usual:
+            return True
+        return self.pace * job.usual_s(0) <= self._deadline - self._clock()
+
     def learn(self, usual: float, took: float) -> None:
         """Take into account that something took `took` seconds which usually takes `usual`."""
         self._usual += usual

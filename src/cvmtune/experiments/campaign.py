@@ -13,6 +13,7 @@ from cvmtune.experiments import runner
 from cvmtune.experiments.bench import Bench
 from cvmtune.experiments.budget import Budget
 from cvmtune.experiments.environment import environment_of
+from cvmtune.experiments.experiment import OFF, ON
 from cvmtune.experiments.plan import Boot, Job, Plan, boots
 from cvmtune.experiments.rounds import RawRun
 from cvmtune.lab.errors import LabError
@@ -123,7 +124,7 @@ class _Campaign:
         rest: Sequence[Job],
         later: Sequence[Boot],
     ) -> None:
-        if self._budget.over:
+        if self._budget.over or not self._budget.affords(job):
             self._miss((job,), NO_TIME)
             return
         name, began = job.experiment.name, self._budget.spent
@@ -146,7 +147,10 @@ class _Campaign:
         took = self._budget.spent - began
         done = max((one.index + 1 for one in raw.rounds), default=0)
         self._budget.learn(job.usual_s(done), took)
-        self.measured.add(job, replace(raw, findings={**raw.findings, "seconds": round(took, 1)}))
+        # Off and on come first of all states.
+        missed = job.judged and not {OFF, ON} <= {one.state for one in raw.rounds}
+        findings = {**raw.findings, "seconds": round(took, 1)}
+        self.measured.add(job, replace(raw, findings=findings, problem=NO_TIME if missed else ""))
 
     def _steps(self, boot: Boot, later: Sequence[Boot]) -> int:
         """How many rounds there will be in this boot."""

@@ -24,18 +24,23 @@ def run(
 
     States alternate, in turned order every other round, so that drift of the machine falls on all alike.
     `advance` is told what is about to be done. `go_on` says whether a round of this index may begin; once one
-    may not, none of its part does. In the end the machine is as it was, whatever has failed.
+    may not, none does. In the end the machine is as it was, whatever has failed.
     """
     states = [experiment.state(name) for name in wanted.states]
     collected: dict[tuple[str, int], Round] = {}
     after: list[Round] = []
     findings: dict[str, object] = {}
+    stopped = False
     with experiment.prepare(bench):
         for part in wanted.parts:
             place = f"{bench.machine}, {part}" if part else bench.machine
+            if stopped:
+                break
+            measured = False
             with experiment.site(bench, wanted, part) as site:
                 for index, state in in_turns(states, wanted.rounds):
                     if not go_on(index):
+                        stopped = True
                         break
                     advance(f"{place}, {state.name}, round {index + 1} of {wanted.rounds}")
                     before = CpuTime.of(bench.emulator)
@@ -43,9 +48,11 @@ def run(
                         series = tuple(experiment.measure(site, state, index))
                     waited = waited_share(before, CpuTime.of(bench.emulator))
                     one = Round(state.name, index, series, waited)
-                    key = (state.name, index)
+                    measured, key = True, (state.name, index)
                     collected[key] = _joined(collected[key], one) if key in collected else one
-                after += experiment.finish(site)
+                # What nothing was measured with has no end to look at, which may take its time.
+                if measured or not stopped:
+                    after += experiment.finish(site)
                 findings |= experiment.findings(site)
     return RawRun(experiment.name, str(bench.machine), (*collected.values(), *after), environment, findings)
 
