@@ -11,6 +11,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from cvmtune.experiments.experiment import Usual
 from cvmtune.features import REGISTRY
 from cvmtune.features.wfx import experiment as wfx
 from cvmtune.lab.machine import PLAIN_BOOT, BootOptions
@@ -135,7 +136,7 @@ def test_prove_measures_in_full_what_is_named(measured: Measured) -> None:
 
 
 def test_prove_measures_all_features_in_short_unless_told_which(measured: Measured, lab: FakeLab) -> None:
-    assert status("prove") == 0
+    assert status("prove", "--budget", "600") == 0
     assert measured.asked == [
         ("ipi", "cvm", ("off", "on"), 5),
         ("vtimer", "cvm", ("off", "on", "HW bit"), 5),
@@ -208,7 +209,8 @@ def test_one_feature_that_fails_is_a_failure(measured: Measured, tmp_path: Path,
     }
 
 
-# How many rounds there are, where that is known: in full over both providers, in short over one.
+# What is done in which order, and how many rounds there are in it: in full over both providers, in short over
+# one.
 FULL_ROUNDS = {
     "booting cvm": None,
     "measuring on cvm": 6 + 9 + 12 + 6 + 48 + 6 + 7,
@@ -232,8 +234,8 @@ BRIEF_ROUNDS = {
 
 @pytest.mark.usefixtures("measured")
 @pytest.mark.parametrize(("words", "expected"), [(ALL_FEATURES, FULL_ROUNDS), ((), BRIEF_ROUNDS)])
-def test_prove_knows_how_many_rounds_there_will_be(
-    lab: FakeLab, words: tuple[str, ...], expected: dict[str, int | None]
+def test_prove_knows_how_long_it_will_take(
+    monkeypatch: pytest.MonkeyPatch, lab: FakeLab, words: tuple[str, ...], expected: dict[str, int | None]
 ) -> None:
     told: dict[str, int | None] = {}
 
@@ -245,6 +247,9 @@ def test_prove_knows_how_many_rounds_there_will_be(
                 yield step
 
     lab.progress = Told()
+    # As if each round took a second, and nothing else any time.
+    for trial in TRIALS.values():
+        monkeypatch.setattr(type(trial().experiment), "usual", Usual(0.0, 1.0))
     assert status("prove", *words, "--runs", "3") == 0
     assert told == expected
 

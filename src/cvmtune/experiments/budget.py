@@ -7,6 +7,7 @@ take here the first boot tells, and then each experiment that is done.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -41,11 +42,22 @@ class Budget:
     def over(self) -> bool:
         return self._deadline is not None and self._clock() >= self._deadline
 
-    def affords(self, job: Job) -> bool:
-        """Whether there is time to prepare and end a job; its first round may go beyond."""
-        if self._deadline is None or not self._usual:
+    def fitting(self, jobs: Sequence[Job]) -> tuple[Job, ...]:
+        """Those of the jobs of a boot that there is time for, with one round each: of too many the longest
+        are left out, but for one."""
+        left = list(jobs)
+        while len(left) > 1 and not self._fits(left, (), 1):
+            left.remove(max(reversed(left), key=lambda job: job.usual_s(1)))
+        return tuple(left)
+
+    def expected_min(self, job: Job) -> int:
+        """How many minutes a round of a job can be expected to take here, with what it takes to prepare."""
+        return math.ceil(self.pace * job.usual_s(1) / 60)
+
+    def _fits(self, jobs: Sequence[Job], later: Sequence[Boot], rounds: int) -> bool:
+        if self._deadline is None:
             return True
-        return self.pace * job.usual_s(0) <= self._deadline - self._clock()
+        return self.pace * _usual_s(jobs, later, rounds) <= self._deadline - self._clock()
 
     def learn(self, usual: float, took: float) -> None:
         """Take into account that something took `took` seconds which usually takes `usual`."""
@@ -54,16 +66,16 @@ class Budget:
 
     def rounds(self, jobs: Sequence[Job], later: Sequence[Boot]) -> int | None:
         """The number of rounds that each of these jobs can have, if boots come later whose jobs have as many;
-        at least 1. None if there is time for all that is wanted."""
-        if self._deadline is None:
-            return None
+        at least 1. None if there is time for all that is wanted. Boots that there is no time for at all do
+        not count."""
+        if not self._fits(jobs, later, 1):
+            later = ()
         every = [*jobs, *(job for boot in later for job in boot.jobs)]
-        left = (self._deadline - self._clock()) / self.pace - sum(boot.usual_s for boot in later)
         most = max((job.measurement.rounds for job in every), default=1)
         for rounds in range(most, 1, -1):
-            if sum(job.usual_s(rounds) for job in every) <= left:
+            if self._fits(jobs, later, rounds):
                 return None if rounds == most else rounds
-        return 1
+        return None if most == 1 else 1
 
     def expected_s(self, jobs: Sequence[Job], later: Sequence[Boot]) -> float:
         """How long these will take, in seconds."""
@@ -71,7 +83,7 @@ class Budget:
 
     def turns(self, job: Job, rest: Sequence[Job], later: Sequence[Boot]) -> Turns:
         """Begin with a job, before the rest of its boot's and the boots that come later."""
-        reserved = self.pace * _usual_s(rest, later, 1)
+        reserved = self.pace * _usual_s(rest, later if self._fits((job, *rest), later, 1) else (), 1)
         until = None if self._deadline is None else self._deadline - reserved
         return Turns(self, self._clock, until)
 

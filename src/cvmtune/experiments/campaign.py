@@ -69,6 +69,9 @@ def carry_out(lab: Lab, plans: Sequence[Plan], budget_s: float | None = None) ->
     measured = campaign.measured
     if campaign.failed and not any(raw.rounds for raw in measured.judged):
         raise campaign.failed
+    # What was missed is told in its place.
+    order = [plan.experiment.name for plan in plans]
+    measured.judged.sort(key=lambda raw: order.index(raw.feature))
     for plan in plans:
         for title, step in plan.form.also.items():
             with lab.progress.step(f"{plan.experiment.name}: {title} on {plan.judged.machine}"):
@@ -99,9 +102,10 @@ class _Campaign:
             except LabError as error:
                 return self._fail(boot.jobs, error)
             self._budget.learn(boot.usual_s, machine.boot_seconds)
+            boot = self._fitting(boot)
             self._tell(boot, later, machine)
             environment = environment_of(machine)
-            with self._lab.progress.step(f"measuring on {boot}", self._steps(boot, later)) as step:
+            with self._lab.progress.step(f"measuring on {boot}", self._units(boot, later)) as step:
                 for number, job in enumerate(boot.jobs, 1):
                     rest = boot.jobs[number:]
                     try:
@@ -124,7 +128,7 @@ class _Campaign:
         rest: Sequence[Job],
         later: Sequence[Boot],
     ) -> None:
-        if self._budget.over or not self._budget.affords(job):
+        if self._budget.over:
             self._miss((job,), NO_TIME)
             return
         name, began = job.experiment.name, self._budget.spent
@@ -133,7 +137,7 @@ class _Campaign:
         turns = self._budget.turns(job, rest, later)
 
         def advance(note: str) -> None:
-            step.advance()
+            step.advance(round(job.experiment.usual.round_s))
             step.note(f"{name} on {note}")
 
         raw = runner.run(
@@ -152,11 +156,19 @@ class _Campaign:
         findings = {**raw.findings, "seconds": round(took, 1)}
         self.measured.add(job, replace(raw, findings=findings, problem=NO_TIME if missed else ""))
 
-    def _steps(self, boot: Boot, later: Sequence[Boot]) -> int:
-        """How many rounds there will be in this boot."""
+    def _fitting(self, boot: Boot) -> Boot:
+        """The boot with the jobs that there is time for."""
+        jobs = self._budget.fitting(boot.jobs)
+        for job in boot.jobs:
+            if job not in jobs:
+                minutes = self._budget.expected_min(job)
+                self._miss((job,), f"{NO_TIME} It takes about {minutes} min here: see --budget.")
+        return replace(boot, jobs=jobs)
+
+    def _units(self, boot: Boot, later: Sequence[Boot]) -> int:
+        """How long this boot's jobs usually take, in seconds."""
         rounds = self._budget.rounds(boot.jobs, later)
-        measurements = (job.measurement for job in boot.jobs)
-        return sum(replace(one, rounds=min(rounds or one.rounds, one.rounds)).total for one in measurements)
+        return max(1, round(sum(job.usual_s(rounds) for job in boot.jobs)))
 
     def _tell(self, boot: Boot, later: Sequence[Boot], machine: Machine) -> None:
         """Say what will be done, before it begins."""

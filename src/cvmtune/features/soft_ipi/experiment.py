@@ -15,7 +15,7 @@ from typing import ClassVar
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import System
 from cvmtune.experiments.bench import Bench
-from cvmtune.experiments.experiment import OFF, ON, Experiment, Form, Measurement, State
+from cvmtune.experiments.experiment import OFF, ON, Experiment, Form, Measurement, State, Usual
 from cvmtune.experiments.guest import SGI_ROWS, hackbench, loaded_module, pingpong
 from cvmtune.experiments.host import Host
 from cvmtune.experiments.rounds import Series
@@ -61,6 +61,7 @@ class IpiExperiment(Experiment[Bench, IpiState]):
 
     scale: IpiScale = IpiScale()
     name: ClassVar[str] = "ipi"
+    usual: ClassVar[Usual] = Usual(1.0, 6.0)
 
     @property
     def states(self) -> Mapping[str, IpiState]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cvmtune.experiments.bench import Bench
-from cvmtune.experiments.experiment import OFF, ON, Experiment, Form, Measurement, State
+from cvmtune.experiments.experiment import OFF, ON, Experiment, Form, Measurement, State, Usual
 from cvmtune.experiments.rounds import Series
 from cvmtune.features.vtimer.site import DEFAULT_SCALE, Site, VtimerScale, prepared
 from cvmtune.features.vtimer.switch import HW_BIT, MACHINES, MASKED, UNMASKED
@@ -51,6 +51,7 @@ class VtimerExperiment(Experiment[Site, VtimerState]):
 
     scale: VtimerScale = DEFAULT_SCALE
     name: ClassVar[str] = "vtimer"
+    usual: ClassVar[Usual] = Usual(3.0, 12.0)
     machines: ClassVar[tuple[MachineName, ...]] = MACHINES
 
     @property

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cvmtune.experiments.bench import Bench
-from cvmtune.experiments.experiment import OFF, ON, Experiment, Form, Measurement, State
+from cvmtune.experiments.experiment import OFF, ON, Experiment, Form, Measurement, State, Usual
 from cvmtune.experiments.guest import applied
 from cvmtune.experiments.host import HaltPoll
 from cvmtune.experiments.rounds import Series
@@ -48,6 +48,7 @@ class WfxExperiment(Experiment[Site, WfxState]):
     scale: WfxScale = DEFAULT_SCALE
     others: tuple[Switch, ...] = ()
     name: ClassVar[str] = "wfx"
+    usual: ClassVar[Usual] = Usual(1.0, 12.0)
     machines: ClassVar[tuple[MachineName, ...]] = MACHINES
 
     @property
