@@ -40,7 +40,8 @@ def test_a_shell_is_interactive(lab: Lab, machine: str, where: str, leave: str) 
     shell.sendline("echo begun-$((40 + 1)); sleep 1000")
     shell.expect("begun-41")
     shell.sendcontrol("c")
-    shell.expect("\\^C.*# ")
+    # The prompt alone: the signal may flush the terminal's own "^C" before anybody has seen it.
+    shell.expect("# ")
     shell.sendline("echo still-$((40 + 2))")
     shell.expect("still-42")
     if leave == "by exit":
