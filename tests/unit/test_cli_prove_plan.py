@@ -94,7 +94,7 @@ def test_prove_measures_in_short_if_no_feature_is_named(
 def test_short_forms_measure_less_of_the_same(feature: str) -> None:
     full, full_baselines = plan(feature, "cvm", None)
     brief, baselines = plan(feature, "cvm", None, brief=True)
-    assert brief.rounds == 5  # the fewest that give an interval
+    assert brief.rounds == full.rounds == 5  # the fewest that give an interval
     assert brief.states[:2] == full.states[:2] == ("off", "on")
     assert set(brief.states) <= set(full.states)
     there = {(one.machine, state) for one in full_baselines for state in one.states}
@@ -136,8 +136,8 @@ def test_database_is_measured_under_all_combinations_or_each_feature_alone() -> 
         for machine in MACHINES
         for feature, rounds, on_vm in (
             ("ipi", 5, "5 rounds each of 'off'"),
-            ("cq-poll", 3, "1 round each of 'off'"),
-            ("wfx", 3, "1 round each of 'off', 'on'"),
+            ("cq-poll", 5, "2 rounds each of 'off'"),
+            ("wfx", 5, "2 rounds each of 'off', 'on'"),
         )
         if MACHINES[machine].nested or feature != "wfx"
     ],
@@ -166,7 +166,7 @@ def test_timer_of_a_machine_without_a_monitor_is_refused(machine: str) -> None:
         plan("vtimer", machine, None)
 
 
-@pytest.mark.parametrize(("rounds", "judged", "others"), [(None, 3, 1), (1, 1, 1), (5, 5, 2)])
+@pytest.mark.parametrize(("rounds", "judged", "others"), [(None, 5, 2), (1, 1, 1), (3, 3, 1)])
 def test_hw_bit_takes_turns_with_off_and_on(rounds: int | None, judged: int, others: int) -> None:
     """In one boot, so that it is compared with on as off is; an ordinary VM is another machine's."""
     measured, baselines = plan("vtimer", "cvm", rounds)

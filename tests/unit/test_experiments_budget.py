@@ -18,7 +18,7 @@ from cvmtune.experiments.bench import Bench
 from cvmtune.experiments.campaign import NO_TIME, Measured, carry_out
 from cvmtune.experiments.experiment import OFF, ON, Experiment, Form, Measurement, State, Usual
 from cvmtune.experiments.measure import Measure
-from cvmtune.experiments.plan import Plan, plan
+from cvmtune.experiments.plan import Job, Plan, boots, plan
 from cvmtune.experiments.rounds import Round, Series
 from cvmtune.lab.errors import GuestDied
 from tests.fakes.lab import FakeLab
@@ -163,16 +163,24 @@ def test_a_lost_machine_costs_one_experiment(tmp_path: Path) -> None:
     assert rounds(measured) == [5, 0, 5]
     assert "machine guest is gone" in measured.judged[1].problem
     assert "/runs/1/guest.console" in measured.judged[1].problem
-    # The third has a machine of its own; the baseline that is broken too takes that of the others.
-    assert [machine for machine, _, _ in lab.booted] == ["cvm", "cvm", "vm", "vm"]
+    # The third has a machine of its own. What was not measured needs no baseline.
+    assert [machine for machine, _, _ in lab.booted] == ["cvm", "cvm", "vm"]
 
 
-def test_a_failed_measurement_costs_one_experiment_and_no_boot(tmp_path: Path) -> None:
-    measured, _, lab, _ = measure(
-        tmp_path, [Usual(1, 1)] * 2, 1.0, None, {0: CvmtuneError("no such file", "/x")}
-    )
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (CvmtuneError("no such file", "/x"), "no such file (/x)"),
+        (FileNotFoundError(2, "gone"), "FileNotFoundError(2, 'gone')"),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError('division by zero')"),
+    ],
+)
+def test_a_failed_measurement_costs_one_experiment_and_no_boot(
+    tmp_path: Path, error: Exception, said: str
+) -> None:
+    measured, _, lab, _ = measure(tmp_path, [Usual(1, 1)] * 2, 1.0, None, {0: error})
     assert rounds(measured) == [0, 5]
-    assert measured.judged[0].problem == "It could not be measured: no such file (/x)."
+    assert measured.judged[0].problem == f"It could not be measured: {said}."
     assert [machine for machine, _, _ in lab.booted] == ["cvm", "vm"]
 
 
@@ -193,7 +201,7 @@ def test_it_says_before_it_starts_what_it_will_do_and_how_long(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(campaign, "Budget", lambda seconds: budget.Budget(seconds, clock))
         carry_out(lab, plans, 300)  # type: ignore[arg-type]
-    assert said[0] == "cvm booted in 40 s. To measure: t0; 3 rounds at most of each state; about 4 min to go."
+    assert said[0] == "cvm booted in 40 s. To measure: t0; about 3 rounds of each state; about 4 min to go."
 
 
 def test_what_was_not_measured_with_has_no_end(tmp_path: Path) -> None:
@@ -205,3 +213,33 @@ def test_what_was_not_measured_with_has_no_end(tmp_path: Path) -> None:
     measured, _, _, (only,) = measure(tmp_path, [Usual(5, 1)], 1.0, 100)
     assert isinstance(only.experiment, Timed)
     assert (rounds(measured), only.experiment.ended) == ([5], 2)  # on vm as well
+
+
+def test_baselines_suffer_before_what_is_judged() -> None:
+    """And the longest before others."""
+    clock = Clock()
+    plans = [plan(Timed(f"t{n}", Usual(0, 10 + n), 1.0, clock, None), "cvm", None) for n in range(3)]
+    jobs = [Job(one, one.judged) for one in plans] + [Job(plans[0], plans[0].baselines[0])]
+    times = [one.usual_s(1) for one in jobs]
+    assert times == [20, 22, 24, 10]
+
+    def fitting(seconds: float, *, measured: bool = True) -> list[float]:
+        one = budget.Budget(seconds, clock)
+        one.learn(1, 1, measured=measured)
+        return [job.usual_s(1) for job in one.fitting(jobs)]
+
+    assert fitting(76) == [20, 22, 24, 10]
+    assert fitting(75) == [20, 22, 24]
+    assert fitting(65) == [20, 22]
+    assert fitting(1) == []
+    assert fitting(1, measured=False) == [20]
+
+
+def test_it_announces_no_more_time_than_there_is() -> None:
+    clock = Clock()
+    plans = [plan(Timed("t0", Usual(5, 30), 1.0, clock, None), "cvm", None)]
+    first, later = boots(plans)
+    one = budget.Budget(100, clock)
+    for pace in (0.5, 1.0, 2.0, 10.0):
+        one.learn(1000, 1000 * pace)
+        assert one.expected_s(first.jobs, (later,)) <= 100

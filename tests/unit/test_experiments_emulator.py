@@ -53,3 +53,12 @@ def test_this_process_is_counted() -> None:
     share = waited_share(before, CpuTime.of(os.getpid()))
     assert share is not None
     assert 0 <= share < 1
+
+
+def test_what_a_host_takes_of_the_computer_counts_as_waiting(tmp_path: Path) -> None:
+    threads(tmp_path, {7: (0, 0), 8: (1, 0)})
+    (tmp_path / "stat").write_text("cpu  1 2 3 4 5 6 7 100 0 0\ncpu0 1 2 3\n")
+    before = CpuTime.of(7, tmp_path)
+    threads(tmp_path, {7: (3_000_000_000, 1_000_000_000)})
+    (tmp_path / "stat").write_text("cpu  1 2 3 4 5 6 7 200 0 0\n")
+    assert waited_share(before, CpuTime.of(7, tmp_path)) == pytest.approx(2 / 4)

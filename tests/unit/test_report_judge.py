@@ -349,3 +349,46 @@ def test_the_ratio_is_of_rounds_next_to_each_other() -> None:
     assert found.interval
     assert found.interval.kind == "spread"
     assert (found.interval.low, found.interval.high) == pytest.approx((1.0, 10.0))
+
+
+def waits(state: str, index: int, waited: float | None) -> Round:
+    return Round(state, index, (count("sgi_per_ipi", 1.0),), waited)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "waited"),
+    [
+        ([waits("off", 0, 0.1), waits("on", 0, 0.2)], 0.2),
+        ([waits("off", 0, 0.1), waits("on", 0, None)], None),
+        # A state that the rule may look at, and one that is none of the features'.
+        ([waits("off", 0, 0.1), waits("on", 0, 0.2), waits("ipi", 0, 0.9)], 0.9),
+        ([waits("off", 0, 0.1), waits("on", 0, 0.2), waits("after all rounds", 0, None)], 0.2),
+        ([], None),
+    ],
+)
+def test_rule_gets_the_share_of_the_busiest_round(rounds: list[Round], waited: float | None) -> None:
+    seen: list[float | None] = []
+
+    def rule(evidence: Evidence) -> Judged:
+        seen.append(evidence.waited)
+        return Verdict.PASS, ""
+
+    judge([RawRun("ipi", "cvm", tuple(rounds), {})], [], {"ipi": Rule(rule, "")})
+    assert seen == [waited]
+
+
+@pytest.mark.parametrize(
+    ("told", "verdict", "why"),
+    [
+        (Verdict.PASS, Verdict.UNDECIDED, "No time."),
+        (Verdict.UNDECIDED, Verdict.UNDECIDED, "No time."),
+        # What is damaged is damaged.
+        (Verdict.FAIL, Verdict.FAIL, "Told."),
+    ],
+)
+def test_experiment_with_a_problem_is_undecided_unless_it_failed(
+    told: Verdict, verdict: Verdict, why: str
+) -> None:
+    raw = RawRun("ipi", "cvm", (waits("off", 0, 0.0),), {}, problem="No time.")
+    (result,) = judge([raw], [], {"ipi": Rule(lambda _: (told, "Told."), "")}).results
+    assert (result.verdict, result.why) == (verdict, why)

@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 
 from cvmtune.features.cq_poll import verdict as rules_cq_poll
+from cvmtune.report.judge import judge
+from tests.fakes.bound import RULES
 from tests.fakes.rounds import CQ_POLL, GOOD, Rounds
 
 COUNTED = ("handled_per_posted", "violations", "verified", "wakeups_per_write", "ipis_per_write")
@@ -152,3 +154,12 @@ def test_why_is_a_sentence_of_figures() -> None:
     assert CQ_POLL.why(({}, {"ipis_per_write": 6.0})) == (
         "Hardware IPIs of all CPUs per write: 6 on, where at most 4.86 is right."
     )
+
+
+def test_fault_in_a_round_without_a_counterpart_is_a_fail() -> None:
+    """Time may end between on and off."""
+    pair, alone = CQ_POLL.run([({}, {})]), CQ_POLL.run([({}, {}), ({}, {"violations": 3.0})])
+    rounds = [one for one in alone.rounds if (one.state, one.index) != ("off", 1)]
+    assert len(rounds) == len(pair.rounds) + 1
+    (result,) = judge([replace(alone, rounds=tuple(rounds))], [], RULES).results
+    assert result.verdict == "FAIL"

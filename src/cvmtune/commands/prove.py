@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cvmtune.core.errors import UsageError
+from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.experiments.campaign import Measured, carry_out
 from cvmtune.experiments.path_length import Paths, count, dry_run_line
 from cvmtune.experiments.plan import Plan, plan
@@ -61,14 +61,19 @@ def main(
         for line in _dry_run(plans, paths, budget_min):
             print(line)
         return 0
-    measured = _measure(plans, paths, budget_min)
+    measured, failed = _measure(plans, paths, budget_min)
     rules = {name: trial.rule for name, trial in wanted.items()}
     results = judge(measured.judged, measured.beside, rules)
-    # Shown first: nothing that goes wrong with a file may lose them.
-    show(results, rules, Console(), verbose=verbose)
-    render(results, rules, html=html, json=json, judged=measured.judged, beside=measured.beside)
+    try:
+        # Shown first: nothing that goes wrong with a file may lose them. Written in any case: nor may a
+        # terminal that is gone.
+        show(results, rules, Console(), verbose=verbose)
+    finally:
+        render(results, rules, html=html, json=json, judged=measured.judged, beside=measured.beside)
     for path in filter(None, (html, json)):
         print(f"written: {path}")
+    if failed:
+        raise failed
     return 0 if all(result.verdict is Verdict.PASS for result in results.results) else 1
 
 
@@ -109,9 +114,15 @@ def _dry_run(plans: Sequence[Plan], paths: Mapping[str, Paths], budget_min: floa
         yield f"within {budget_min:g} min from the end of building on: fewer rounds, if there is no time"
 
 
-def _measure(plans: Sequence[Plan], paths: Mapping[str, Paths], budget_min: float | None) -> Measured:
+def _measure(
+    plans: Sequence[Plan], paths: Mapping[str, Paths], budget_min: float | None
+) -> tuple[Measured, CvmtuneError | None]:
+    """What was measured, and why paths could not be counted."""
     lab = Lab(Cache(), terminal_progress())
     measured = carry_out(lab, plans, None if budget_min is None else 60 * budget_min)
-    if paths:
-        measured.beside += count(lab, paths)
-    return measured
+    try:
+        measured.beside += count(lab, paths) if paths else []
+    except CvmtuneError as error:
+        # What was measured before is shown and written first.
+        return measured, error
+    return measured, None

@@ -27,6 +27,7 @@ class Budget:
         self._began = clock()
         self._deadline = None if seconds is None else self._began + seconds
         self._usual = self._took = 0.0
+        self._measured = False
 
     @property
     def pace(self) -> float:
@@ -43,47 +44,53 @@ class Budget:
         return self._deadline is not None and self._clock() >= self._deadline
 
     def fitting(self, jobs: Sequence[Job]) -> tuple[Job, ...]:
-        """Those of the jobs of a boot that there is time for, with one round each: of too many the longest
-        are left out, but for one."""
+        """Those of these jobs that there is time for, with one round each. Of too many baselines are left out
+        first, and the longest; as long as nothing was measured one is kept."""
         left = list(jobs)
-        while len(left) > 1 and not self._fits(left, (), 1):
-            left.remove(max(reversed(left), key=lambda job: job.usual_s(1)))
+        fewest = 0 if self._measured else 1
+        while len(left) > fewest and not self.fits(left, (), 1):
+            left.remove(max(reversed(left), key=lambda job: (not job.judged, job.usual_s(1))))
         return tuple(left)
+
+    def fits(self, jobs: Sequence[Job], later: Sequence[Boot], rounds: int) -> bool:
+        """Whether there is time for these jobs, and for boots that come later, with so many rounds each."""
+        if self._deadline is None:
+            return True
+        return self.pace * _usual_s(jobs, later, rounds) <= self._deadline - self._clock()
 
     def expected_min(self, job: Job) -> int:
         """How many minutes a round of a job can be expected to take here, with what it takes to prepare."""
         return math.ceil(self.pace * job.usual_s(1) / 60)
 
-    def _fits(self, jobs: Sequence[Job], later: Sequence[Boot], rounds: int) -> bool:
-        if self._deadline is None:
-            return True
-        return self.pace * _usual_s(jobs, later, rounds) <= self._deadline - self._clock()
-
-    def learn(self, usual: float, took: float) -> None:
-        """Take into account that something took `took` seconds which usually takes `usual`."""
+    def learn(self, usual: float, took: float, *, measured: bool = True) -> None:
+        """Take into account that something took `took` seconds which usually takes `usual`; a boot measures
+        nothing."""
         self._usual += usual
         self._took += took
+        self._measured |= measured
 
     def rounds(self, jobs: Sequence[Job], later: Sequence[Boot]) -> int | None:
         """The number of rounds that each of these jobs can have, if boots come later whose jobs have as many;
         at least 1. None if there is time for all that is wanted. Boots that there is no time for at all do
         not count."""
-        if not self._fits(jobs, later, 1):
+        if not self.fits(jobs, later, 1):
             later = ()
         every = [*jobs, *(job for boot in later for job in boot.jobs)]
         most = max((job.measurement.rounds for job in every), default=1)
         for rounds in range(most, 1, -1):
-            if self._fits(jobs, later, rounds):
+            if self.fits(jobs, later, rounds):
                 return None if rounds == most else rounds
         return None if most == 1 else 1
 
     def expected_s(self, jobs: Sequence[Job], later: Sequence[Boot]) -> float:
-        """How long these will take, in seconds."""
-        return self.pace * _usual_s(jobs, later, self.rounds(jobs, later))
+        """How long these will take, in seconds, as far as there is time for them."""
+        later = later if self.fits(jobs, later, 1) else ()
+        expected = self.pace * _usual_s(jobs, later, self.rounds(jobs, later))
+        return expected if self._deadline is None else min(expected, self._deadline - self._clock())
 
     def turns(self, job: Job, rest: Sequence[Job], later: Sequence[Boot]) -> Turns:
         """Begin with a job, before the rest of its boot's and the boots that come later."""
-        reserved = self.pace * _usual_s(rest, later if self._fits((job, *rest), later, 1) else (), 1)
+        reserved = self.pace * _usual_s(rest, later if self.fits((job, *rest), later, 1) else (), 1)
         until = None if self._deadline is None else self._deadline - reserved
         return Turns(self, self._clock, until)
 

@@ -39,7 +39,8 @@ class Event:
 
     `suffix` is that of the metric's name, `said` what a verdict calls it. `read` tells how many there were so
     far, None where nobody counts them; for that, `trace` (a trace event) and `file` must be in the snapshot.
-    It is counted under the loads that are compared, or under all (`everywhere`).
+    It is counted under the loads that are compared, or under all (`everywhere`). Others
+    may add to it what the feature saves (`others_add`).
     Of the limits those that are not None hold: with all features off there are at least `least_off`, with
     the feature on, alone and with all others, at most `share_on` of those and at most `most_on`.
     """
@@ -50,6 +51,7 @@ class Event:
     read: Callable[[Snapshot], float | None]
     of_host: bool = False
     everywhere: bool = False
+    others_add: bool = False
     trace: str | None = None
     file: VmFile | None = None
     least_off: float | None = None

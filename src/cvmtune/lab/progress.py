@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Between two lines where there is no terminal to draw on, seconds.
 _QUIET_SECONDS = 30.0
+_MOMENT = 0.01
 
 
 class Step(Protocol):
@@ -81,7 +82,7 @@ class LineProgress:
 
         def watch() -> None:
             # What takes long may have nothing to tell meanwhile.
-            while not ended.wait(_QUIET_SECONDS):
+            while not ended.wait(self.due_in):
                 step.how_far()
 
         watcher = threading.Thread(target=watch, daemon=True)
@@ -105,6 +106,12 @@ class LineProgress:
     def is_due(self) -> bool:
         """Whether nothing has been said for a while."""
         return self._spoke is None or time.monotonic() - self._spoke >= _QUIET_SECONDS
+
+    @property
+    def due_in(self) -> float:
+        """In how many seconds something is due, and a moment more."""
+        spoke = self._spoke or 0.0
+        return max(0.0, spoke + _QUIET_SECONDS - time.monotonic()) + _MOMENT
 
 
 class _LineStep:

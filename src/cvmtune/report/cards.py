@@ -59,17 +59,21 @@ def _asked(by_name: dict[str, Metric], rule: Rule) -> str:
 
 
 def _worse(result: Result, costs: tuple[str, ...]) -> str:
-    """What was worse with the feature on in every round; what it is known to cost stands elsewhere."""
+    """What was worse with the feature on, by its whole interval or in every round; what it is known to cost
+    stands elsewhere."""
     worse = [metric for metric in result.metrics if metric.name not in costs and _is_worse(metric)]
     worse.sort(key=lambda metric: metric.effect.ratio if metric.effect else 1.0)
     said = [f"{metric.title} ({format_effect(metric.effect)})" for metric in worse[:_MOST_WORSE]]
     more = f"; and {len(worse) - _MOST_WORSE} more, in the details" if len(worse) > _MOST_WORSE else ""
-    return f"What got worse, as off/on: {'; '.join(said)}{more}." if said else ""
+    return f"What was worse, as off/on: {'; '.join(said)}{more}." if said else ""
 
 
 def _is_worse(metric: Metric) -> bool:
     effect = metric.effect
-    return effect is not None and effect.interval is not None and 0 < effect.interval.high < _WORSE
+    if effect is None:
+        return False
+    best = effect.interval.high if effect.interval else effect.ratio
+    return 0 < best < _WORSE
 
 
 def _cost(metric: Metric) -> str:

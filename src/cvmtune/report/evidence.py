@@ -12,8 +12,8 @@ from cvmtune.report.stats import Stats
 
 BUSY = 0.2
 """The share of the time in which the emulator waited for a CPU, above which a computer is too busy to tell a
-right kernel from a wrong one where a count is a little too high. On 2 CPUs that did nothing else it was 0.04 to
-0.11, as the emulator has more threads than that; beside two busy programs 0.36 to 0.62."""
+right kernel from a wrong one where a count is a little too high. On 2 CPUs that did nothing else it was 0.04
+to 0.11, as the emulator has more threads than that; beside two busy programs 0.36 to 0.62."""
 
 NOTHING = 0.5
 """A feature that leaves this share or more of what it is to lower has done nothing, however busy the computer
@@ -28,7 +28,7 @@ class Evidence:
     """All that was measured of an experiment on a machine.
 
     `metrics` were measured both off and on; `baselines` have whatever else was measured there, the states
-    other than off and on included. `waited` is the largest `waited` of a round off or on, None where a round
+    other than off and on included. `waited` is the largest `waited` of a round, None where a round off or on
     has none.
     """
 
@@ -41,7 +41,8 @@ class Evidence:
         return {metric.name: metric for metric in self.metrics}
 
     def beside(self, state: str) -> Mapping[str, Stats]:
-        """What was measured in that state, which is neither off nor on, by the metrics' names."""
+        """What was measured in that state by the metrics' names; in all rounds where it is "feature off" or
+        "feature on"."""
         found = (one.metrics for one in self.baselines if one.name == f"{one.machine}, {state}")
         return {metric.name: metric.values for metrics in found for metric in metrics}
 
@@ -60,8 +61,10 @@ class Evidence:
         )
 
     def exactly(self, metric: Metric, right: float, *, off: bool = False) -> Judged | None:
-        """FAIL if a sample on, or `off` too, is not `right`, however busy the computer was."""
-        for state, stats in (*((("off", metric.off),) if off else ()), ("on", metric.on)):
+        """FAIL if a sample on, or `off` too, is not `right`, however busy the computer was; those of rounds
+        without a counterpart count as well."""
+        for state, paired in (*((("off", metric.off),) if off else ()), ("on", metric.on)):
+            stats = self.beside(f"feature {state}").get(metric.name, paired)
             if wrong := [sample for sample in stats.samples if sample != right]:
                 most = max(wrong, key=lambda sample: abs(sample - right))
                 return (

@@ -102,16 +102,20 @@ def _result(runs: Sequence[RawRun], baselines: Sequence[Baseline], rule: Rule) -
             f"No interval: {format_rounds(few)} off and on, and at least {stats.LEAST_ROUNDS} are needed."
         )
     # What was measured in other states, or found no counterpart, is compared with nothing, but may tell.
+    verdict, why = rule.judge(Evidence(metrics, [*baselines, *_baselines(runs)], _waited(runs)))
     problems = " ".join(run.problem for run in runs if run.problem)
-    if problems and not metrics:
-        return Result(runs[0].feature, runs[0].machine, (), Verdict.UNDECIDED, problems)
-    verdict, why = rule.judge(Evidence(metrics, [*baselines, *_baselines(runs)], _waited(rounds)))
+    if problems and verdict is not Verdict.FAIL:
+        verdict, why = Verdict.UNDECIDED, problems
     return Result(runs[0].feature, runs[0].machine, tuple(metrics), verdict, why, tuple(notes))
 
 
-def _waited(rounds: Sequence[Round]) -> float | None:
-    known = [one.waited for one in rounds if one.waited is not None]
-    return max(known) if known and len(known) == len(rounds) else None
+def _waited(runs: Sequence[RawRun]) -> float | None:
+    """The largest share of all rounds; None where there is none, or one off or on has none. What is measured
+    in no state, as at the end, has none either."""
+    rounds = [one for run in runs for one in run.rounds]
+    if any(one.waited is None for one in rounds if one.state in ("off", "on")):
+        return None
+    return max((one.waited for one in rounds if one.waited is not None), default=None)
 
 
 def _paired(rounds: Iterable[Round]) -> Iterator[RoundPair]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,15 @@ def _judged(record: Record, rules: Rules) -> Results:
     judged, beside = record.runs()
     known = {run.feature: rules.get(run.feature, _UNKNOWN) for run in judged}
     results = judge(judged, beside, known)
-    return replace(results, notes=tuple(_told_otherwise(record, results)))
+    # In the order in which they were told: what was missed belongs to no boot.
+    told = [(one.experiment, one.machine) for one in record.verdicts]
+    ordered = sorted(results.results, key=lambda one: _place((one.feature, one.machine), told))
+    notes = tuple(_told_otherwise(record, results))
+    return replace(results, results=tuple(ordered), notes=notes)
+
+
+def _place(one: tuple[str, str], order: Sequence[tuple[str, str]]) -> int:
+    return order.index(one) if one in order else len(order)
 
 
 def _told_otherwise(record: Record, results: Results) -> Iterator[str]:

@@ -13,7 +13,7 @@ from rich.text import Text
 from cvmtune.report.rule import Rule, Rules
 from cvmtune.report.schema import Metric, Result, Results, Verdict
 from cvmtune.report.table import COLOURS, print_tables
-from cvmtune.report.text import format_figure
+from cvmtune.report.text import format_effect, format_figure
 
 COLUMNS = 80
 _LONGEST = 235  # characters: three lines
@@ -35,6 +35,7 @@ def screen(results: Results, rules: Rules) -> Group:
         for result in results.results
         if result.verdict is not Verdict.PASS
     ]
+    lines += [Text(_cut(note)) for note in results.notes]
     times = ", ".join(_times(results, rules))
     if times:
         lines.append(
@@ -69,10 +70,11 @@ def _count(result: Result, rule: Rule | None) -> str:
 
 def _times(results: Results, rules: Rules) -> Iterator[str]:
     for result in results.results:
-        rule = rules.get(result.feature)
-        time = _named(result, rule.goal.metrics[0] if rule and rule.goal else "")
-        if time and time.effect:
-            yield f"{result.feature} {format_figure(time.effect.ratio)}"
+        goal = rules[result.feature].goal if result.feature in rules else None
+        found = (_named(result, name) for name in (goal.metrics if goal else ()))
+        said = [format_effect(time.effect) for time in found if time and time.effect]
+        if said:
+            yield f"{result.feature} {' and '.join(said)}"
 
 
 def _cut(text: str) -> str:

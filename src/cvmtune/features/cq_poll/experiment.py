@@ -90,7 +90,7 @@ class CqPollExperiment(Experiment[Site, CqPollState]):
         return (
             Form(parts=nfs_rdma.PROVIDERS[:1])
             if brief
-            else Form(3, self._baselines, parts=nfs_rdma.PROVIDERS)
+            else Form(baselines=self._baselines, parts=nfs_rdma.PROVIDERS)
         )
 
     def _baselines(self, machine: MachineName, rounds: int) -> list[Measurement]:

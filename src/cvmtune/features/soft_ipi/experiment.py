@@ -68,7 +68,7 @@ class IpiExperiment(Experiment[Bench, IpiState]):
         return {one.name: one for one in (IpiState(OFF), IpiState(ON, on=True), IpiState(NOHLT))}
 
     def form(self, *, brief: bool) -> Form:
-        return Form() if brief else Form(5, self._baselines)
+        return Form() if brief else Form(baselines=self._baselines)
 
     def _baselines(self, machine: MachineName, rounds: int) -> list[Measurement]:
         polling = Measurement(self.name, machine, (NOHLT,), rounds, append=("nohlt",))

@@ -52,6 +52,8 @@ HARDWARE_IPIS = Event(
     "hardware IPIs",
     lambda now: float(now.counters.ipis),
     everywhere=True,
+    # A poller wakes threads by IPIs.
+    others_add=True,
     # A transaction's messages between client, server and storage wake several threads, some of them on
     # another CPU. Below this the experiment did not exercise IPIs.
     least_off=2.0,

@@ -59,7 +59,7 @@ class VtimerExperiment(Experiment[Site, VtimerState]):
         return STATES
 
     def form(self, *, brief: bool) -> Form:
-        return Form(beside=(HW,)) if brief else Form(3, self._baselines, beside=(HW,))
+        return Form(beside=(HW,)) if brief else Form(baselines=self._baselines, beside=(HW,))
 
     def _baselines(self, machine: MachineName, rounds: int) -> list[Measurement]:
         return [Measurement(self.name, MachineName.VM, (ORDINARY,), max(1, rounds // 2))]

@@ -71,7 +71,7 @@ class WfxExperiment(Experiment[Site, WfxState]):
         return {state.name: state for state in states}
 
     def form(self, *, brief: bool) -> Form:
-        return Form() if brief else Form(3, self._baselines)
+        return Form() if brief else Form(baselines=self._baselines)
 
     def _baselines(self, machine: MachineName, rounds: int) -> list[Measurement]:
         few, vm = max(1, rounds // 2), MachineName.VM

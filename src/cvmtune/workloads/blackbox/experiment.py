@@ -82,8 +82,7 @@ class BlackboxExperiment(Experiment[Site, BlackboxState]):
         if brief:
             return Form(baselines=self.on_vm, combined=self.features)
         return Form(
-            4,
-            self._baselines,
+            baselines=self._baselines,
             combined=tuple(name for name in self.states if name not in (OFF, ON)),
             more=True,
             also={_POWER_CUT_TITLE: self._cut_power},

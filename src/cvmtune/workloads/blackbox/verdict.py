@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from cvmtune.features.trial import Event, Switch
 from cvmtune.report.evidence import Evidence, Judged, figure, worst
@@ -124,7 +125,8 @@ def _limits(evidence: Evidence, saved: Saved, metric: Metric) -> Iterator[Judged
     most = saved.event.most(metric.off.mean)
     if most is None:
         return
-    yield evidence.at_most(metric, most, nothing=NOTHING_SAVED)
+    # Where others add to it, whether the feature saves anything shows alone.
+    yield evidence.at_most(metric, most, nothing=inf if saved.event.others_add else NOTHING_SAVED)
     alone = evidence.beside(saved.alone)[metric.name]
     of_one = replace(metric, title=f"{metric.title} with {saved.alone} alone", on=alone)
     yield evidence.at_most(of_one, most, nothing=NOTHING_SAVED)
