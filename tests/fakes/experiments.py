@@ -15,41 +15,16 @@ from cvmtune.features.vtimer import experiment as vtimer
 from cvmtune.lab.lab import GUEST_TOOLS
 from cvmtune.lab.specs import MACHINES
 from cvmtune.workloads.blackbox import experiment as blackbox
-from cvmtune.workloads.blackbox.metrics import CLOSED, MAIN_METRICS
+from cvmtune.workloads.blackbox.metrics import MAIN_METRICS
+from tests.fakes.rounds import ALONE, BLACKBOX, CQ_POLL, IPI, VTIMER, WFX
 
 ALL_FEATURES = ("ipi", "vtimer", "cq-poll", "wfx", "blackbox")
 DATABASE = Path("/cache/database")
 
 # What is counted of each feature with it off, and what with it on if it does its work.
 COUNTED = {
-    "ipi": {"sgi_per_ipi": (1.0, 0.0), "exits_per_ipi": (1.0, 0.0)},
-    "vtimer": {
-        **{f"redundant_per_{load}": (2.0, 0.0) for load in ("oneshot", "tick", "section")},
-        **{f"timer_exits_per_{load}": (3.0, 1.0) for load in ("oneshot", "tick", "section")},
-        **{f"timer_exits_per_interrupt_{load}": (3.0, 1.0) for load in ("oneshot", "tick", "section")},
-        **{f"interrupts_per_{load}": (1.0, 1.0) for load in ("oneshot", "tick", "section")},
-        "ticks_per_s": (250.0, 250.0),
-    },
-    "cq-poll": {
-        **{"wakeups_per_write": (4.0, 0.0), "ipis_per_write": (5.0, 5.0)},
-        **{"handled_per_posted": (1.0, 1.0), "violations": (0.0, 0.0), "verified": (1.0, 1.0)},
-    },
-    "wfx": {
-        **{"wfx_exits_named": (400.0, 0.0), "wfx_exits_other": (400.0, 400.0), "idle_wfx_exits": (50.0, 0.0)},
-        **{"wfx_exits_back": (400.0, 400.0), "wfx_per_timer": (2.0, 0.0)},
-        **{"wfx_per_futex_rtt": (2.0, 0.0), "mixed_wfx_exits": (300.0, 0.0), "wfx_per_pipe_rtt": (2.0, 0.0)},
-    },
-    "blackbox": {
-        **{load: (2.0, 1.0) for load in MAIN_METRICS},
-        **{f"{load}_lost": (0.0, 0.0) for load in MAIN_METRICS},
-        **{f"{load}_ipis": (10.0, 4.0) for load in MAIN_METRICS},
-        **{f"{load}_wakeups": (4.0, 0.0) for load in MAIN_METRICS},
-        **{f"{load}_exits": (20.0, 20.0) for load in MAIN_METRICS},
-        **{f"{load}_wfx_exits": (5.0, 0.0) for load in MAIN_METRICS},
-        **{f"{load}_timer_exits": (8.0, 9.0) for load in MAIN_METRICS},
-        **{f"{load}_redundant_exits": (2.0, 0.0) for load in MAIN_METRICS},
-        **{f"{load}_exits": (10.0, 5.0) for load in CLOSED.values()},
-    },
+    **{one.experiment: one.counts() for one in (IPI, VTIMER, CQ_POLL, WFX)},
+    "blackbox": {**{load: (2.0, 1.0) for load in MAIN_METRICS}, **BLACKBOX.counts()},
 }
 
 
@@ -77,6 +52,7 @@ class Measured:
         *,
         environment: dict[str, object],
         advance: Callable[[str], None],
+        go_on: Callable[[int], bool],
     ) -> RawRun:
         feature, machine, states = experiment.name, str(bench.machine), wanted.states
 
@@ -84,8 +60,11 @@ class Measured:
             on = state == "on" and feature not in self.useless
             # With the HW bit is as a masked timer should be, whatever became of that.
             on = on or state == vtimer.HW
+            # Of a state of several features each does its own.
+            names = () if feature in self.useless else state.split("+")
+            does = {metric: value for name in names for metric, value in ALONE.get(name, {}).items()}
             counts = [
-                Series(name, name, "per IPI", "count", "lower", (values[on],))
+                Series(name, name, "per IPI", "count", "lower", (does.get(name, values[on]),))
                 for name, values in COUNTED[feature].items()
             ]
             return (*counts, Series("notify", "notification", "ns", "time", "lower", (1000.0, 1100.0)))

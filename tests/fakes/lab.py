@@ -53,6 +53,7 @@ class FakeLab:
                 guest=LocalSystem(),
                 host=LocalSystem() if MACHINES[machine].nested else None,
                 vmm_pid=1,
+                emulator_pid=None,
                 spec=MACHINES[machine],
                 boot_seconds=12.34,
                 console=lambda role: self.root / f"{role}.console",

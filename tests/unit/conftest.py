@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from cvmtune.commands import lab as lab_commands
 from cvmtune.commands import prove
-from cvmtune.experiments import path_length, runner
+from cvmtune.experiments import campaign, path_length, runner
 from cvmtune.experiments.rounds import RawRun, Series
 from cvmtune.features.trial import Switch
 from cvmtune.lab.lab import Lab
-from cvmtune.report import stats
 from cvmtune.report.judge import judge
 from cvmtune.report.rule import Rules
 from cvmtune.report.schema import Results
@@ -39,14 +38,6 @@ def no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
 
 
-@pytest.fixture(scope="module")
-def few_resamples() -> Iterator[None]:
-    """Take less time over intervals, for tests to which it does not matter how exact they are."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(stats, "RESAMPLES", 200)
-        yield
-
-
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeLab:
     one = FakeLab(tmp_path)
@@ -68,7 +59,7 @@ def measured(lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> Measured:
     monkeypatch.setattr(runner, "run", one.run)
     monkeypatch.setattr(database, "build", lambda lab: DATABASE)
     monkeypatch.setattr(power_cut, "cut_power", cut_power)
-    for module in (runner, path_length):
+    for module in (campaign, path_length):
         monkeypatch.setattr(module, "environment_of", lambda machine: {"machine": machine.spec.name})
     return one
 

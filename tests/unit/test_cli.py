@@ -80,7 +80,7 @@ def test_wrong_usage_is_status_2_and_says_why(
         ("prove storage --dry-run", "features: ipi, vtimer, cq-poll, wfx, blackbox"),
         ("prove wfx --machine plain", "use --machine vm or cvm, or leave the feature out"),
         ("prove vtimer --machine plain", "use --machine cvm, or leave the feature out"),
-        ("prove ipi vtimer --machine vm --dry-run", "vtimer is nothing that vm can have"),
+        ("prove ipi vtimer --machine vm --dry-run", "vtimer is not supported on machine vm"),
         ("prove blackbox --machine plain", "use --machine cvm, or leave the feature out"),
         ("prove blackbox --path-length", "name ipi or vtimer or cq-poll or wfx too"),
         ("prove --runs 0", "a whole number of at least 1"),

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +15,13 @@ from cvmtune.experiments.rounds import Round, Series
 from cvmtune.features.vtimer import paths as vtimer_paths
 from cvmtune.features.wfx import paths as wfx_paths
 from cvmtune.features.wfx.switch import WfxSwitch
-from cvmtune.report.schema import Results
-from tests.fakes.bound import TRIALS
+from cvmtune.report.load import load
+from tests.fakes.bound import RULES, TRIALS
 from tests.fakes.command_line import status
 from tests.fakes.experiments import Judged, Measured
 from tests.fakes.lab import FakeLab
 
-pytestmark = pytest.mark.usefixtures("cache", "few_resamples")
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture
@@ -39,8 +38,8 @@ def counted(measured: Measured, monkeypatch: pytest.MonkeyPatch) -> list[tuple[s
 
         return count
 
-    for feature, load in TRIALS.items():
-        if paths := load().paths:
+    for feature, trial in TRIALS.items():
+        if paths := trial().paths:
             monkeypatch.setattr(type(paths), "measure", measure(feature))
     return calls
 
@@ -100,7 +99,7 @@ def test_paths_of_the_hosts_features_have_the_monitors_timer_where_it_is_on_alon
 def test_paths_are_baselines(judged: Judged) -> None:
     assert status("prove", "vtimer", "wfx", "--runs", "1", "--path-length") == 0
     states = [f"instructions, feature {how}" for how in ("not compiled in", "off", "on")]
-    assert judged.baselines[-2:] == [("vtimer", "cvm", states), ("wfx", "cvm", states)]
+    assert judged.baselines[-6:] == [(name, "cvm", [state]) for name in ("vtimer", "wfx") for state in states]
     assert [feature for feature, _, _ in judged.raws] == ["vtimer", "wfx"]
 
 
@@ -133,7 +132,7 @@ def test_an_exit_counted_for_two_features_is_not_one_baseline(
     monkeypatch.setattr(wfx_paths.WfxPaths, "wakes", wakes)
     monkeypatch.setattr(vtimer_paths.VtimerPaths, "in_each_mode", in_each_mode)
     assert status("prove", "vtimer", "wfx", "--runs", "1", "--path-length", "--json", "results.json") == 0
-    found = Results.from_json(json.loads((tmp_path / "results.json").read_text()))
+    found = load(tmp_path / "results.json", RULES)
     paths = {
         one.name: [(metric.name, metric.values.n, metric.values.mean) for metric in one.metrics]
         for one in found.baselines

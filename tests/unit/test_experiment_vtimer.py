@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -21,15 +20,10 @@ from cvmtune.experiments.experiment import Measurement
 from cvmtune.experiments.host import HaltPoll, Host
 from cvmtune.experiments.rounds import RawRun
 from cvmtune.features.soft_ipi import knob as soft_ipi
-from cvmtune.features.vtimer.experiment import (
-    HW,
-    ORDINARY,
-    STATES,
-    VtimerExperiment,
-    VtimerScale,
-)
+from cvmtune.features.vtimer.experiment import HW, ORDINARY, STATES, VtimerExperiment
 from cvmtune.features.vtimer.knob import VtimerTravel
 from cvmtune.features.vtimer.paths import VtimerPaths
+from cvmtune.features.vtimer.site import VtimerScale
 from cvmtune.lab.specs import MachineName
 from cvmtune.tuning.contract import KnobError
 from tests.fakes import machine as fake_machine
@@ -47,7 +41,7 @@ from tests.fakes.machine import (
 
 HALT_POLL, TRAVEL = HaltPoll.path, VtimerTravel.path
 MODES = {state.name: state.mode for state in STATES.values() if state.mode}
-SCALE = VtimerScale(timers=40, interval_us=500, busy_s=0.5, sections=20, gap_us=700, round_trips=8)
+SCALE = VtimerScale(timers=40, interval_us=500, ticks=125, sections=20, gap_us=700, round_trips=8)
 FOLDER = f"/sys/kernel/debug/kvm/{PID}-13"
 MODE = f"{FOLDER}/vtimer_mode"
 RUN = "/sys/kernel/debug/cvmtune_timer/run"
@@ -71,7 +65,8 @@ AGAIN = {"oneshot": 3, "tick": 2, "section": 150}
 
 
 class FakeGuest(Recorded[set[int]], FakeKernel):
-    """What runs in the guest. `wrong` is what the module finds wrong, `fails_at` a kind of run that fails."""
+    """What runs in the guest. `wrong` is what the module finds wrong, `loses_at` a kind of run that loses a
+    timer, `fails_at` one that fails otherwise. So many of the ticks that are awaited come."""
 
     machine: Machine
 
@@ -80,7 +75,9 @@ class FakeGuest(Recorded[set[int]], FakeKernel):
         self.machine = machine
         self.parameters = {}
         self.wrong: dict[str, int] = {}
+        self.loses_at = ""
         self.fails_at = ""
+        self.ticks = SCALE.ticks
         self.loses = 0
         self.calibrations = [90_000, WORK, 70_000, 99_000, 20_000]
         self.runs: list[dict[str, str]] = []
@@ -135,9 +132,12 @@ class FakeGuest(Recorded[set[int]], FakeKernel):
                 found = re.fullmatch(rf"echo (.*) >{RUN}", script)
                 assert found, script
                 self._module(found[1])
-            case ["taskset", "-c", where, "python3", "-I", "-S", "-c", _, "0.5"]:
-                assert where == cpu
+            case ["taskset", "-c", where, "python3", "-I", "-S", "-c", _, "arch_timer", of, "125", "60"]:
+                assert where == of == cpu
                 return self._busy()
+            case ["taskset", "-c", where, "true"]:
+                assert where == cpu
+                machine.follow()
             case ["cyclictest", "--threads=1", where, "--nsecs", "--verbose", interval, loops]:
                 assert (where, interval, loops) == (f"--affinity={cpu}", "--interval=500", "--loops=40")
                 machine.disturb()
@@ -209,15 +209,18 @@ class FakeGuest(Recorded[set[int]], FakeKernel):
             self.samples = [1]
             self.result |= {"sections": n, "work": self.calibrations.pop(0)}
         self.result |= {"lost": 0, "early": 0, "twice": 0, "hung": 0, **self.wrong}
+        if kind == self.loses_at:
+            self.result |= {"lost": 1}
+            raise Refused(errno.ETIMEDOUT, "write error: Connection timed out")
+        if not self.calibrations:
+            self.machine.after_calibration()
 
     def _busy(self) -> str:
         """Its ticks are 250 per s; starting and ending takes twenty more."""
         self.machine.expire("tick", 15)
-        before = self.interrupts()
-        self.machine.expire("tick", 125)
-        after = self.interrupts()
+        self.machine.expire("tick", self.ticks)
         self.machine.expire("tick", 5)
-        return json.dumps([60_000, 0.5, before, after]) + "\n"
+        return f"{self.ticks} 60000 0.5\n"
 
 
 class FakeHost(RecordedHost[str]):
@@ -247,6 +250,10 @@ class FakeHost(RecordedHost[str]):
 
     def set(self, mode: str) -> None:
         self._enforce(mode)
+
+    def write_text(self, path: str, text: str) -> None:
+        super().write_text(path, text)
+        self.machine.stale |= path == MODE
 
     @property
     def travel(self) -> int | None:
@@ -319,6 +326,9 @@ class Machine(fake_machine.Machine):
         self.called: list[dict[str, object]] = []
         self.section_us = SECTION_US
         self.sections = False  # in the background
+        self.after_calibration: Callable[[], object] = lambda: None
+        self.late = False  # an exit whose interrupt is yet to come when the guest is read
+        self.stale = False  # the measured vCPU has not been in its guest since the mode was set
         self.trips = "9000\n9500\n"
         self.cold = False  # the first round trips after a boot are others
         self.exits = {0: 9000, 1: 9001}
@@ -354,12 +364,12 @@ class Machine(fake_machine.Machine):
 
     def expire(self, load: str, number: int) -> None:
         """Let so many timers expire on the measured CPU, under this load."""
-        self.seen.append({**self.state(), "load": load, "travels": self.host.travels})
+        self.seen.append({**self.state(), "load": load, "travels": self.host.travels, "stale": self.stale})
         cpu, other = self.scale.cpu, self.scale.other
         more = 0 if load == "tick" else number // 4
         again = AGAIN[load] * number if self.mode == "unmasked" else 0
         expired = number + more
-        self.guest_took[cpu] += expired
+        self.guest_took[cpu] += expired - self.late
         self.exits[cpu] += expired + again + 10 * number
         if self.mode in ("masked", "unmasked"):
             self.exits[cpu] += expired
@@ -369,6 +379,10 @@ class Machine(fake_machine.Machine):
             self.timer_exits[cpu] += expired + again
             self.redundant[cpu] += again
         self._count(other, 1_000_003)
+
+    def follow(self) -> None:
+        """Have the measured vCPU in its guest."""
+        self.stale = False
 
     def disturb(self) -> None:
         """Do what makes everything count that nobody should be counting now."""
@@ -442,15 +456,18 @@ def test_states_alternate_in_turned_order(
         assert (seen["CPUs of vCPU 0"], seen["CPUs of vCPU 1"]) == ("0", "1")
         assert seen["halt polling"]
         assert not seen["module for hypercalls"]
+        # The vCPU takes the mode over when it is entered next: that was before.
+        assert not seen["stale"]
 
 
-ENVIRONMENT = {"kernel": "6.12", "exit_and_entry_ns": EXIT_NS, "section_us": SECTION_US}
+FINDINGS = {"exit_and_entry_ns": EXIT_NS, "section_us": SECTION_US}
 
 
 def test_says_what_it_is_and_what_comes(machine: Machine) -> None:
     notes: list[str] = []
     raw = run(machine, rounds=2, advance=notes.append)
-    assert (raw.feature, raw.machine, raw.environment) == ("vtimer", "cvm", ENVIRONMENT)
+    assert (raw.feature, raw.machine, raw.environment) == ("vtimer", "cvm", {"kernel": "6.12"})
+    assert raw.findings == FINDINGS
     assert notes == [
         f"cvm, {state}, round {number} of 2"
         for state, number in (("off", 1), ("on", 1), (HW, 1), (HW, 2), ("on", 2), ("off", 2))
@@ -508,14 +525,14 @@ def test_kernel_without_the_model_has_no_travel_time(machine: Machine) -> None:
     assert travel_writes(machine) == []
     assert not machine.host.travel_file.exists()
     # Sections are as long as with it.
-    assert raw.environment == ENVIRONMENT
+    assert raw.findings == FINDINGS
     assert machine.changed() == set()
 
 
 def test_ordinary_vm_of_a_kernel_with_the_model_is_left_as_it_was(tmp_path: Path) -> None:
     machine = Machine(tmp_path, confidential=False)
     raw = run(machine, (ORDINARY,))
-    assert raw.environment == ENVIRONMENT
+    assert raw.findings == FINDINGS
     assert machine.host.written == []
     assert machine.changed() == set()
 
@@ -538,7 +555,7 @@ def test_sections_are_a_hundred_exits_and_entries_long(
         TRAVEL: (machine.host.travel_file, (f"{exit_ns}\n", f"{DEFAULT_TRAVEL}\n")),
     }
     raw = run(machine)
-    assert raw.environment == {"kernel": "6.12", "exit_and_entry_ns": exit_ns, "section_us": section_us}
+    assert raw.findings == {"exit_and_entry_ns": exit_ns, "section_us": section_us}
     assert {seen["travels"] for seen in machine.seen} == {exit_ns}
     lengths = {keys["off_us"] for keys in machine.guest.runs if keys["kind"] == "irqoff"}
     assert lengths == {str(section_us)}
@@ -592,11 +609,13 @@ def test_run_of_the_module_that_fails_is_an_error(machine: Machine, kind: str) -
 
 
 @pytest.mark.parametrize("name", ["lost", "early", "twice"])
-def test_timer_that_went_wrong_is_an_error(machine: Machine, name: str) -> None:
+def test_timer_that_went_wrong_is_an_error_where_no_verdict_tells_it(machine: Machine, name: str) -> None:
+    """In calibration, and where instructions are counted."""
     machine.guest.wrong = {name: 2}
-    with pytest.raises(CvmtuneError, match=rf"timers of the guest failed: {{'{name}': 2}}.*kind=irqoff"):
-        run(machine)
-    assert machine.changed() == set()
+    for measured in (run, paths):
+        with pytest.raises(CvmtuneError, match=rf"timers of the guest failed: {{'{name}': 2}}.*kind=irqoff"):
+            measured(machine)
+        assert machine.changed() == set()
 
 
 def test_sections_that_end_before_the_round_trips_are_an_error(machine: Machine) -> None:
@@ -629,14 +648,46 @@ def test_vm_that_is_not_confidential_has_no_modes(tmp_path: Path) -> None:
     assert machine.changed() == set()
 
 
-def test_guest_whose_timer_stands_still_is_an_error(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An interrupt of another timer, as of a guest that was started in EL2."""
-    monkeypatch.setattr(machine, "expire", lambda load, number: None)
-    with pytest.raises(CvmtuneError, match="the guest took no interrupt of its timer"):
+# Timers that fail
+
+
+@pytest.mark.parametrize(("name", "metric"), [("early", "timers_wrong"), ("twice", "timers_wrong")])
+def test_timers_that_went_wrong_are_counted(machine: Machine, name: str, metric: str) -> None:
+    """In each of a round's two runs of the module."""
+    machine.after_calibration = lambda: machine.guest.wrong.update({name: 2})
+    raw = run(machine)
+    assert sample(raw, "on", metric) == 4
+    assert sample(raw, "on", "timers_lost") == 0
+    assert machine.changed() == set()
+
+
+@pytest.mark.parametrize(("kind", "load"), [("oneshot", "oneshot"), ("irqoff", "section")])
+def test_lost_timer_is_counted_and_of_its_load_nothing_else(machine: Machine, kind: str, load: str) -> None:
+    machine.after_calibration = lambda: setattr(machine.guest, "loses_at", kind)
+    (on,) = run(machine, ("on",)).rounds
+    found = {series.name: series.samples for series in on.series}
+    assert found["timers_lost"] == (1,)
+    assert found["timers_wrong"] == (0,)
+    lacking = {name for name in UNITS if name.endswith(load)}
+    lacking |= {"oneshot_late"} if load == "oneshot" else {"storm", "section"}
+    assert UNITS.keys() - found.keys() == lacking - {"cyclictest"}
+    assert machine.changed() == set()
+
+
+def test_lost_timer_of_a_thread_that_hangs_is_an_error(machine: Machine) -> None:
+    def lose() -> None:
+        machine.guest.loses_at, machine.guest.wrong = "oneshot", {"hung": 1}
+
+    machine.after_calibration = lose
+    with pytest.raises(CvmtuneError, match="kind=oneshot"):
         run(machine)
     assert machine.changed() == set()
+
+
+@pytest.mark.parametrize(("ticks", "share"), [(0, 0), (50, 0.4), (125, 1), (127, 1)])
+def test_ticks_are_told_by_how_many_of_those_awaited_came(machine: Machine, ticks: int, share: float) -> None:
+    machine.guest.ticks = ticks
+    assert sample(run(machine), "on", "ticks_taken") == share
 
 
 # Figures
@@ -647,16 +698,16 @@ UNITS = {
     **{
         f"{kind}_{load}": EACH
         for load in ("oneshot", "tick", "section")
-        for kind in (
-            *("timer_exits_per", "redundant_per", "timer_exits_per_interrupt"),
-            *("interrupts_per", "exits_per"),
-        )
+        for kind in (*("timer_exits_per", "redundant_per", "interrupts_per", "exits_per"),)
     },
+    **{f"timer_exits_beyond_{load}": ("exits", "count", "lower") for load in ("oneshot", "tick", "section")},
+    **dict.fromkeys(("timers_lost", "timers_wrong"), ("timers", "count", "lower")),
+    "ticks_taken": ("share", "count", "higher"),
     **dict.fromkeys(("oneshot_late", "cyclictest", "section"), NS),
     **dict.fromkeys(("cross_futex_rtt", "cross_pipe_rtt", "section_rtt"), NS),
-    "ticks_per_s": ("per s", "count", "higher"),
+    "ticks_per_s": ("per s", "time", "higher"),
     "busy_work": ("per s", "time", "higher"),
-    "storm": ("per s", "count", "lower"),
+    "storm": ("per s", "time", "lower"),
 }
 
 
@@ -670,19 +721,22 @@ def test_metrics_of_a_round(machine: Machine, tmp_path: Path) -> None:
 COUNTED = {
     "timer_exits_per_oneshot": (1.25 + 3, 1.25, 1.25),
     "redundant_per_oneshot": (3, 0, 0),
-    "timer_exits_per_interrupt_oneshot": ((1.25 + 3) / 1.25, 1, 1),
+    "timer_exits_beyond_oneshot": (40 * 3, 0, 0),
     "interrupts_per_oneshot": (1.25, 1.25, 1.25),
     "exits_per_oneshot": (1.25 + 3 + 10 + 1.25, 1.25 + 10 + 1.25, 1.25 + 10),
     "timer_exits_per_tick": (1 + 2, 1, 1),
     "redundant_per_tick": (2, 0, 0),
-    "timer_exits_per_interrupt_tick": (1 + 2, 1, 1),
+    "timer_exits_beyond_tick": (145 * 2, 0, 0),
+    "ticks_taken": (1, 1, 1),
     "interrupts_per_tick": (1, 1, 1),
     "exits_per_tick": (1 + 2 + 10 + 1, 1 + 10 + 1, 1 + 10),
     "ticks_per_s": (250, 250, 250),
     "busy_work": (120_000, 120_000, 120_000),
     "timer_exits_per_section": (1.25 + 150, 1.25, 1.25),
     "redundant_per_section": (150, 0, 0),
-    "timer_exits_per_interrupt_section": ((1.25 + 150) / 1.25, 1, 1),
+    "timer_exits_beyond_section": (20 * 150, 0, 0),
+    "timers_lost": (0, 0, 0),
+    "timers_wrong": (0, 0, 0),
     "interrupts_per_section": (1.25, 1.25, 1.25),
     "exits_per_section": (1.25 + 150 + 10 + 1.25, 1.25 + 10 + 1.25, 1.25 + 10),
     # In half a second.
@@ -740,15 +794,48 @@ def test_shell_reads_what_the_fake_says(tmp_path: Path, confidential: bool) -> N
     assert LocalSystem().run(["sh", "-c", script]).status != 0
 
 
-def test_busy_loop_tells_turns_time_and_the_interrupts_around_it(machine: Machine) -> None:
+@pytest.mark.parametrize(("stands_still", "ticks"), [(False, 20), (True, 0)])
+def test_busy_loop_computes_until_its_ticks_have_come(
+    machine: Machine, tmp_path: Path, stands_still: bool, ticks: int
+) -> None:
     run(machine, ("off",))
     (argv,) = (shlex.split(one)[1:] for one in machine.guest.operations if "python3" in one)
+    *argv, script, row, cpu, _, _ = argv[3:]
+    interrupts = tmp_path / "interrupts"
+    interrupts.write_text(machine.guest.interrupts())
+    assert "'/proc/interrupts'" in script or '"/proc/interrupts"' in script
+    # Each look is a tick, as of a CPU that is slow.
+    hook = f"""
+import builtins
+real = builtins.open
+def looked(path):
+    counts = [int(word) for word in real(path).readlines()[1].split()[1:3]]
+    if {not stands_still}:
+        text = real(path).read()
+        real(path, "w").write(text.replace(f"{{counts[1]:10}} ", f"{{counts[1] + 1:10}} "))
+    return real(path)
+builtins.open = looked
+"""
+    script = hook + script.replace("/proc/interrupts", str(interrupts))
     # On whatever CPU is free here.
-    turns, seconds, before, after = json.loads(LocalSystem().run([*argv[3:-1], "0.05"]).check().stdout)
-    assert turns > 0
+    said = LocalSystem().run([*argv, script, row, cpu, "20", "1" if stands_still else "600"]).check().stdout
+    found, turns, seconds = map(float, said.split())
+    assert found == ticks
+    assert turns >= 5000 * ticks
     assert seconds > 0
-    for text in (before, after):
-        assert text.split("\n")[0].split()[0].startswith("CPU")
+
+
+def test_interrupt_that_is_yet_to_come_is_one_exit_beyond(machine: Machine) -> None:
+    """The guest is read first and last, so that it is never more."""
+    machine.late = True
+    raw = run(machine, ("on",))
+    assert sample(raw, "on", "timer_exits_beyond_oneshot") == 1
+    reads = [
+        "guest" if of is machine.guest else "host"
+        for of, _, operation, _ in machine.trace
+        if operation in ("read /proc/interrupts", f"run {shlex.join(['sh', '-c', READING])}")
+    ]
+    assert reads == ["guest", "host", "host", "guest"] * 3
 
 
 def test_sections_in_the_background_end_when_told_to(machine: Machine, tmp_path: Path) -> None:

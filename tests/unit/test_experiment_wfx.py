@@ -15,30 +15,39 @@ import pytest
 
 from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.core.system import LocalSystem
-from cvmtune.experiments import runner
+from cvmtune.experiments import guest, runner
 from cvmtune.experiments.bench import Bench
 from cvmtune.experiments.experiment import Measurement
 from cvmtune.experiments.host import HaltPoll, Host
 from cvmtune.experiments.rounds import RawRun
 from cvmtune.features.soft_ipi import knob as soft_ipi
 from cvmtune.features.soft_ipi.switch import SoftIpiSwitch
-from cvmtune.features.wfx import experiment as wfx
 from cvmtune.features.wfx import knob as wfx_knob
-from cvmtune.features.wfx.experiment import BOOT_POLICY, WfxExperiment, WfxScale
+from cvmtune.features.wfx import site
+from cvmtune.features.wfx.experiment import BOOT_POLICY, WfxExperiment
 from cvmtune.features.wfx.knob import GUARD
 from cvmtune.features.wfx.paths import WfxPaths
+from cvmtune.features.wfx.site import WfxScale
 from cvmtune.lab.specs import MachineName
 from cvmtune.tuning.contract import KnobError
 from tests.fakes import machine as fake_machine
 from tests.fakes.kernel import FakeKernel, WfxKernel, When
 from tests.fakes.machine import CYCLICTEST_HEADER, FAULTS, PID, THREADS, Recorded, RecordedHost, fail_in_turn
 
-SCALE = WfxScale(watch_s=2.0, wakeups=40, interval_us=500, round_trips=8, hackbench_loops=3, neighbour_s=0.5)
+SCALE = WfxScale(
+    timers=160,
+    idle_s=2.0,
+    wakeups=40,
+    interval_us=500,
+    round_trips=8,
+    hackbench_loops=3,
+    neighbour_s=0.5,
+)
 HALT_POLL = HaltPoll.path
 OTHERS = (SoftIpiSwitch(),)
 ALL_STATES = tuple(WfxExperiment(others=OTHERS).states)
 STATISTICS = f"/sys/kernel/debug/kvm/{PID}-13/wfx_trap_stats"
-TIMERS = "cyclictest --smp --interval=500 --distance=0 --quiet >/dev/null 2>&1 & echo $!"
+TIMERS = "cyclictest --smp --relative --interval=500 --distance=0 --quiet >/dev/null 2>&1 & echo $!"
 READING = (
     f"cat /proc/uptime; cd /proc/{PID}/task || exit; cat 102/schedstat 101/schedstat; "
     f"cat /sys/kernel/debug/kvm/{PID}-*/wfx_trap_stats"
@@ -60,14 +69,25 @@ class FakeGuest(Recorded[set[int]], FakeKernel):
         self.hackbench_says = "Running in process mode...\nTime: 1.250\n"
         self.loses = 0
 
+    def read_text(self, path: str) -> str:
+        if path == "/proc/interrupts":
+            took = self.machine.took
+            self._make(
+                path,
+                "           CPU0       CPU1\n"
+                f" 10: {took[0]:10} {took[1]:10}     GICv3  27 Level     arch_timer\n"
+                f"IPI4: {9:10} {9:10}       Timer broadcast interrupts\n",
+            )
+        return super().read_text(path)
+
     def _do(self, argv: list[str]) -> str:
         machine, scale = self.machine, self.machine.scale
         match argv:
             case ["sh", "-c", script] if script == TIMERS:
                 machine.timers = True
+                # A program takes a while to start.
+                machine.starts = 0.25
                 return "77\n"
-            case ["sleep", "0.3"]:
-                machine.disturb()
             case ["kill", "77"]:
                 machine.timers = False
                 machine.disturb()
@@ -145,10 +165,10 @@ class FakeHost(RecordedHost[set[int]], WfxKernel):
 class Machine(fake_machine.Machine):
     """A guest with two vCPUs on a host with two CPUs, and what is counted of them.
 
-    A vCPU waits 20 times a second; with timers everywhere that of the scale's named one 1000 times, the other
-    800. A wait that is trapped is an exit for WFI, each fourth one for WFE besides; then the vCPU is on a CPU
-    for a quarter of the time, else for all of it. 50 other exits a second come to each. Between what the
-    experiment is to count, everything counts too.
+    A vCPU waits for a timer 20 times a second; with timers everywhere that of the scale's named one 1000
+    times, the other 800. A wait that is trapped is an exit for WFI, each fourth one for WFE besides; then the
+    vCPU is on a CPU for a quarter of the time, else for all of it. 50 other exits a second come to each.
+    Between what the experiment is to count, everything counts too. `speed` is that of its clock.
     """
 
     def __init__(self, root: Path) -> None:
@@ -160,6 +180,9 @@ class Machine(fake_machine.Machine):
         self.lag_s = 0.0  # until a mask is in force
         self.named_at = 0.0
         self.timers = False
+        self.starts = 0.0  # the time until they do
+        self.took = {vcpu: 5000 + vcpu for vcpu in THREADS}
+        self.speed = 1.0
         self.sleep = self.pass_time
         self.seen: list[dict[str, object]] = []
         self.guest = FakeGuest(self, root / "guest")
@@ -190,19 +213,21 @@ class Machine(fake_machine.Machine):
             counts["wfe"] += wfi // 4
             counts["entries"] += wfi + wfi // 4 + round(50 * seconds)
             self.nanoseconds[vcpu] += round((1 - 0.75 * trapped) * seconds * 1e9)
+            self.took[vcpu] += number
         self.uptime += seconds
 
     def pass_time(self, seconds: float) -> None:
-        named, other = (1000, 800) if self.timers else (20, 20)
-        self.work(
-            seconds, {self.scale.named: round(named * seconds), self.scale.other: round(other * seconds)}
-        )
+        named, other = (1000, 800) if self.timers and self.starts <= 0 else (20, 20)
+        self.starts -= seconds
+        done = seconds * self.speed
+        self.work(seconds, {self.scale.named: round(named * done), self.scale.other: round(other * done)})
 
     def disturb(self) -> None:
         """Do what makes everything count that nobody should be counting now."""
         for counts in self.counts.values():
             counts.update({name: value + 10_000_019 for name, value in counts.items()})
         self.nanoseconds.update({vcpu: value + 10**15 for vcpu, value in self.nanoseconds.items()})
+        self.took.update({vcpu: value + 30_011 for vcpu, value in self.took.items()})
         self.uptime += 10_000.0
 
 
@@ -227,7 +252,8 @@ def run(
 ) -> RawRun:
     machine.first = machine.state()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wfx, "time", SimpleNamespace(sleep=machine.sleep))
+        for module in (site, guest):
+            patch.setattr(module, "time", SimpleNamespace(sleep=machine.sleep))
         return runner.run(
             WfxExperiment(machine.scale, OTHERS),
             bench(machine),
@@ -367,7 +393,10 @@ def test_whatever_fails_all_is_left_as_it_was(scratch: Path, fault: BaseExceptio
     assert changed == fresh(scratch / "other").state().keys() - {"halt polling"}
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
+STARTS = 4  # looks at timers until they are running
+
+
+@pytest.mark.parametrize("number", [0, STARTS, STARTS + 2, STARTS + 2 + 2])
 def test_interrupted_sleep_leaves_all_as_it_was(tmp_path: Path, number: int) -> None:
     machine = fresh(tmp_path / "interrupted")
     slept: list[float] = []
@@ -381,7 +410,8 @@ def test_interrupted_sleep_leaves_all_as_it_was(tmp_path: Path, number: int) -> 
     machine.sleep = sleep
     with pytest.raises(KeyboardInterrupt):
         run(machine, ("on, with soft IPIs",))
-    assert slept == [2.0] * (number + 1)
+    # While timers start, while one vCPU is named, then no longer, and in an idle guest.
+    assert slept == ([0.1] * (STARTS + 2 + 2) + [2.0])[: number + 1]
     assert machine.changed() == set()
 
 
@@ -416,15 +446,17 @@ def test_guest_without_soft_ipis_is_measured_without(machine: Machine) -> None:
 # Figures
 
 NS = ("ns", "time", "lower")
-PER_S, CPUS = ("per s", "count", "lower"), ("CPUs", "count", "lower")
+PER_TIMER, CPUS = ("per timer interrupt", "count", "lower"), ("CPUs", "count", "lower")
+EXITS = ("exits", "count", "lower")
 UNITS = {
-    **dict.fromkeys(("wfx_exits_named", "wfx_exits_other", "exits_named"), PER_S),
-    "wfx_exits_back": ("per s", "count", "higher"),
-    **{"idle_wfx_exits": PER_S, "idle_exits": PER_S, "idle_cpu_use": CPUS},
+    "timers_taken": ("each", "count", "higher"),
+    **dict.fromkeys(("wfx_exits_named", "wfx_exits_other", "exits_named"), PER_TIMER),
+    "wfx_exits_back": ("per timer interrupt", "count", "higher"),
+    **{"idle_wfx_exits": EXITS, "idle_exits": ("per s", "time", "lower"), "idle_cpu_use": CPUS},
     **{"timer_wake": NS, "wfx_per_timer": ("per wake-up", "count", "lower"), "timer_cpu_use": CPUS},
     **{"futex_rtt": NS, "wfx_per_futex_rtt": ("per round trip", "count", "lower")},
     **{"pipe_rtt": NS, "wfx_per_pipe_rtt": ("per round trip", "count", "lower")},
-    **{"mixed_time": ("s", "time", "lower"), "mixed_wfx_exits": PER_S},
+    **{"mixed_time": ("s", "time", "lower"), "mixed_wfx_exits": EXITS},
     "neighbour_share": ("share", "count", "higher"),
 }
 
@@ -436,11 +468,12 @@ def test_metrics_of_a_round(machine: Machine) -> None:
 
 # A wait that is trapped is 1.25 exits, as WFI and WFE both count.
 COUNTED = {
-    "wfx_exits_named": (1250, 0),
-    "wfx_exits_other": (1000, 1000),
-    "exits_named": (1300, 50),
-    "wfx_exits_back": (1250, 1250),
-    "idle_wfx_exits": (2 * 25, 0),
+    "timers_taken": (160, 160),
+    "wfx_exits_named": (1.25, 0),
+    "wfx_exits_other": (1.25, 1.25),
+    "exits_named": (1.25 + 0.05, 0.05),
+    "wfx_exits_back": (1.25, 1.25),
+    "idle_wfx_exits": (2 * 2 * 25, 0),
     "idle_exits": (2 * (25 + 50), 2 * 50),
     "idle_cpu_use": (2 * 0.25, 2),
     "wfx_per_timer": ((50 + 10) / 40, 0),
@@ -448,7 +481,7 @@ COUNTED = {
     "wfx_per_futex_rtt": (2 * 1.25, 0),
     "wfx_per_pipe_rtt": (2 * 2.5, 0),
     "mixed_time": (1.25, 1.25),
-    "mixed_wfx_exits": (1250 + 1000, 0),
+    "mixed_wfx_exits": (2 * (1250 + 1000), 0),
     "neighbour_share": (1, 1 / 2),
 }
 
@@ -470,9 +503,34 @@ def test_times(machine: Machine) -> None:
 
 
 def test_mask_that_is_late_in_force_is_told(machine: Machine) -> None:
-    """From the write on: a quarter of the two seconds of 1250 exits each."""
-    machine.lag_s = 0.5
-    assert sample(run(machine), "on", "wfx_exits_named") == pytest.approx(1250 / 4, rel=0.01)
+    """From the write on: a quarter of the time in which its timers were counted, 0.2 s."""
+    machine.lag_s = 0.05
+    assert sample(run(machine), "on", "wfx_exits_named") == pytest.approx(1.25 / 4, rel=0.02)
+
+
+@pytest.mark.parametrize("speed", [0.1, 0.5, 3.0])
+def test_what_is_counted_per_timer_hangs_on_no_speed(machine: Machine, speed: float) -> None:
+    machine.speed = speed
+    raw = run(machine)
+    for name in ("wfx_exits_named", "wfx_exits_other", "wfx_exits_back"):
+        assert sample(raw, "off", name) == pytest.approx(1.25, rel=0.05), name
+    assert sample(raw, "off", "timers_taken") >= 160
+
+
+def test_timers_that_hardly_come_are_not_awaited_without_an_end(machine: Machine) -> None:
+    """And are told: a minute of looking at them."""
+    machine.speed = 0.001
+    looks = machine.pass_time
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        looks(seconds)
+
+    machine.sleep = sleep
+    raw = run(machine, ("off",))
+    assert sample(raw, "off", "timers_taken") < 160
+    assert slept.count(0.1) <= 4 * 600
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, combinations
 
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 from cvmtune.experiments.rounds import Round, Series
 from cvmtune.report.factorial import factorial
-from cvmtune.report.gains import Effect, Factorial
+from cvmtune.report.gains import Factorial
+from cvmtune.report.stats import Effect
 from tests.fakes.bound import BLACKBOX
 
 FACTORS = ("a", "b", "c")
@@ -64,7 +66,17 @@ def product(gains: Mapping[str, float], drift: Sequence[float] = (1.0, 1.3, 0.9)
 
 def is_exactly(effect: Effect | None, ratio: float) -> bool:
     """Whether the ratio is that, and the interval holds nothing else."""
-    return effect is not None and (effect.ratio, *(effect.ci95 or ())) == pytest.approx([ratio] * 3, rel=1e-9)
+    if effect is None or effect.interval is None:
+        return False
+    found = (effect.ratio, effect.interval.low, effect.interval.high)
+    return found == pytest.approx([ratio] * 3, rel=1e-9)
+
+
+def figures(effect: Effect | None) -> tuple[float, float, float]:
+    """The ratio, and the ends of its interval or spread."""
+    assert effect is not None
+    assert effect.interval is not None
+    return effect.ratio, effect.interval.low, effect.interval.high
 
 
 def effects(found: Factorial) -> list[Effect]:
@@ -156,7 +168,7 @@ def test_what_of_the_heading_and_the_cells_is_told() -> None:
     ]
     assert cells[()].values.samples == (150.0, 250.0, 250.0, 350.0)
     assert (cells[()].values.n, cells[()].values.mean) == (4, 250.0)
-    assert cells["a",].gain == Effect(2.5, (2.0, 3.0))
+    assert figures(cells["a",].gain) == pytest.approx((math.sqrt(2.0 * 3.0), 2.0, 3.0))
 
 
 def test_other_metrics_and_states_count_for_nothing() -> None:
@@ -173,15 +185,50 @@ def test_other_metrics_and_states_count_for_nothing() -> None:
     assert analysed([*beside, *rounds]) == analysed(rounds)
 
 
-def test_the_interval_is_that_of_the_rounds() -> None:
-    """Either of two rounds may be drawn twice: it goes from the gain in one to that in the other."""
+def test_the_spread_is_that_of_the_rounds() -> None:
+    """It goes from the gain in one of two rounds to that in the other."""
 
     def value(on: Features, index: int) -> float:
         return 600.0 if not on else (200.0, 300.0)[index]
 
     found = found_in(measured(value, (0, 1), SINGLES))
+    assert found.rounds == 2
     for gain in found.gains:
-        assert gain.alone == Effect(1200.0 / 500.0, (2.0, 3.0))
+        assert figures(gain.alone) == pytest.approx((math.sqrt(2.0 * 3.0), 2.0, 3.0))
+        assert gain.alone.ci95 is None
+
+
+def test_the_interval_is_students_over_the_rounds() -> None:
+    """Of gains, means over all others and interactions alike: each round has one value."""
+    values = {(on, index): noisy(on, index) for index in range(6) for on in ALL}
+    found = found_in(measured(lambda on, index: values[on, index], range(6)))
+
+    def gain(index: int, factor: str, *others: str) -> float:
+        """The logarithm of what a feature gains in a round with these others on."""
+        rest = frozenset(others)
+        return math.log(values[rest, index] / values[rest | {factor}, index])
+
+    overall = [
+        statistics.fmean(gain(index, "b", *rest) for rest in ((), ("a",), ("c",), ("a", "c")))
+        for index in range(6)
+    ]
+    interaction = [
+        statistics.fmean(gain(index, "a", "b", *rest) - gain(index, "a", *rest) for rest in ((), ("c",)))
+        for index in range(6)
+    ]
+    for effect, logs in (
+        (found.gains[1].overall, overall),
+        (found.gains[2].last, [gain(index, "c", "a", "b") for index in range(6)]),
+        (found.interactions[0].effect, interaction),
+    ):
+        # 2.571: what 97.5 % of Student's t of 5 degrees of freedom lie below.
+        half = 2.571 * statistics.stdev(logs) / math.sqrt(6)
+        centre = statistics.fmean(logs)
+        assert effect is not None
+        assert effect.ci95 is not None
+        assert figures(effect) == pytest.approx(
+            [math.exp(end) for end in (centre, centre - half, centre + half)], rel=1e-4
+        )
 
 
 def test_a_round_disturbs_its_own_cells_alone() -> None:
@@ -194,21 +241,23 @@ noise = st.floats(0.05, 20)
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.data(), st.integers(2, 4))
-def test_every_interval_holds_its_ratio(data: st.DataObject, rounds: int) -> None:
-    """Of up to four rounds as they are, resamples hold each once often enough to be within the interval."""
+@given(st.data(), st.integers(2, 7))
+def test_every_interval_and_spread_holds_its_ratio(data: st.DataObject, rounds: int) -> None:
     drawn = data.draw(st.lists(noise, min_size=rounds * len(ALL), max_size=rounds * len(ALL)))
     values = dict(zip(((on, index) for index in range(rounds) for on in ALL), drawn, strict=True))
     found = found_in(measured(lambda on, index: values[on, index], range(rounds)))
     assert len(effects(found)) == 7 + 9 + 3
     for effect in effects(found):
-        assert effect.ci95 is not None
-        assert 0 < effect.ci95[0] <= effect.ratio <= effect.ci95[1]
+        ratio, low, high = figures(effect)
+        assert 0 < low <= ratio * (1 + 1e-9)
+        assert ratio <= high * (1 + 1e-9)
+        assert effect.rounds == rounds
+        assert (effect.ci95 is not None) == (rounds >= 5)
 
 
 def test_a_single_round_has_no_interval() -> None:
     found = found_in(measured(product(GAINS), (0,)))
-    assert all(effect.ci95 is None for effect in effects(found))
+    assert all((effect.interval, effect.rounds) == (None, 1) for effect in effects(found))
     for gain in found.gains:
         for effect in (gain.alone, gain.last, gain.overall):
             assert effect is not None
@@ -223,9 +272,8 @@ def noisy(on: Features, index: int) -> float:
 def test_is_deterministic() -> None:
     rounds = measured(lambda on, index: 2.0 + math.sin(noisy(on, index)), range(9))
     assert analysed(rounds) == analysed(rounds)
-    intervals = [effect.ci95 for effect in effects(found_in(rounds))]
     # Not for want of anything that varies.
-    assert any(ends is not None and ends[0] < ends[1] for ends in intervals)
+    assert any(low < high for _, low, high in map(figures, effects(found_in(rounds))))
 
 
 # Rounds and combinations that are missing
@@ -301,8 +349,8 @@ def test_the_experiments_own_states() -> None:
     gains = dict(zip(BLACKBOX.names, (1.5, 1.1, 2.0, 1.25), strict=True))
     rounds = [
         Round(name, index, (Series("insert", "t", "ns", "time", "lower", (value(on, index),)),))
-        for value in (product(gains),)
-        for index in range(2)
+        for value in (product(gains, (1.0, 1.3, 0.9, 1.1, 2.0)),)
+        for index in range(5)
         for name, on in BLACKBOX.states.items()
     ]
     found = factorial("cvm", "insert", BLACKBOX.names, BLACKBOX.states, rounds)
@@ -321,16 +369,19 @@ MEANS = {"": 100.0, "a": 90.0, "b": 60.0, "c": 70.0, "ab": 58.0, "ac": 10.0, "bc
 
 
 def steps(means: Mapping[str, float], factors: Sequence[str] = FACTORS) -> list[tuple[str, float, float]]:
-    """Of one round, whose means are by the letters of the features that are on."""
+    """Of five rounds that are alike, whose means are by the letters of the features that are on."""
     rounds = [
-        Round(state(frozenset(on)), 0, (Series("write", "t", "ns", "time", "lower", (mean,)),))
+        Round(state(frozenset(on)), index, (Series("write", "t", "ns", "time", "lower", (mean,)),))
+        for index in range(5)
         for on, mean in means.items()
     ]
     found = factorial("cvm", "write", factors, STATES, rounds)
-    return [(one.factor, one.gain.ratio, one.together.ratio) for one in found.steps] if found else []
+    if found is None:
+        return []
+    return [(one.factor, round(one.gain.ratio, 9), round(one.together.ratio, 9)) for one in found.steps]
 
 
-WANTED = [("b", 100 / 60, 100 / 60), ("c", 60 / 50, 100 / 50)]
+WANTED = [("b", round(100 / 60, 9), round(100 / 60, 9)), ("c", 60 / 50, 100 / 50)]
 
 
 def test_each_step_takes_what_leaves_the_lowest_mean() -> None:
@@ -364,7 +415,7 @@ def test_order_ends_where_a_next_combination_was_not_measured(absent: set[str], 
 
 
 def test_a_step_takes_a_gain_whose_interval_shows_it() -> None:
-    """Of the same mean gain, once in each round and once in none but the last."""
+    """Of a mean gain in each round, and of one in none but the last."""
 
     def found(second: Sequence[float]) -> list[str]:
         rounds = [
@@ -377,8 +428,18 @@ def test_a_step_takes_a_gain_whose_interval_shows_it() -> None:
         assert gains is not None
         return [one.factor for one in gains.steps]
 
-    assert found((80.0, 82.0, 78.0, 80.0)) == ["b"]
-    assert found((110.0, 110.0, 110.0, 0.5)) == []
+    assert found((80.0, 82.0, 78.0, 80.0, 81.0)) == ["b"]
+    assert found((110.0, 110.0, 110.0, 110.0, 0.5)) == []
+    # However large it is, fewer rounds show nothing.
+    assert found((8.0, 8.0, 8.0, 8.0)) == []
+    assert found((8.0, 8.0, 8.0, 8.0, 8.0)) == ["b"]
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_a_mean_that_is_not_positive_has_no_gains(value: float) -> None:
+    rounds = measured(product(GAINS), range(3))
+    assert analysed(rounds) is not None
+    assert analysed([*rounds[:-1], measurement(frozenset(FACTORS), 2, value)]) is None
 
 
 def test_interactions_name_features_in_their_order() -> None:

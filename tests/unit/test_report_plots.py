@@ -202,7 +202,7 @@ def test_a_distribution_is_a_file_of_its_own() -> None:
     def stats(*samples: float) -> Stats:
         return Stats(len(samples), samples[0], samples[-1], samples[0], samples)
 
-    write = Metric("write", "A write", "ns", "time", "lower", stats(7e6, 9e6), stats(1e6, 2e6), 5.0, None)
+    write = Metric("write", "A write", "ns", "time", "lower", stats(7e6, 9e6), stats(1e6, 2e6), None)
     beside = BaselineMetric("write", "A write", "ns", "time", "lower", stats(3e6, 4e6))
     baselines = (
         Baseline("vm, feature off", "vm", (beside,)),

@@ -8,22 +8,32 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from cvmtune.report.gains import Effect, Factorial, Gain
+from cvmtune.report.gains import Factorial, Gain
 from cvmtune.report.schema import Baseline, BaselineMetric, Metric, Result, Results, Verdict
-from cvmtune.report.stats import Stats
-from cvmtune.report.table import format_effect, format_figure, format_ratio, gains, print_tables
+from cvmtune.report.stats import Effect, Interval, Stats
+from cvmtune.report.table import gains, print_tables
+from cvmtune.report.text import format_effect, format_figure
 
 
 def stats(value: float) -> Stats:
     return Stats(1, value, value, value, (value,))
 
 
+def told(ratio: float, low: float, high: float) -> Effect:
+    return Effect(ratio, Interval(low, high, "95 %"), 7)
+
+
+def seen(ratio: float, low: float, high: float) -> Effect:
+    return Effect(ratio, Interval(low, high, "spread"), 2)
+
+
 NOTIFY = Metric(
-    "notify", "IPI notification", "ns", "time", "lower", stats(103_456), stats(2_345), 44.1, (40.25, 47.4)
+    *("notify", "IPI notification", "ns", "time", "lower"),
+    off=stats(103_456),
+    on=stats(2_345),
+    effect=told(44.1, 40.25, 47.4),
 )
-SGI = Metric(
-    "sgi_per_ipi", "hardware [SGIs] per IPI", "per IPI", "count", "lower", stats(1), stats(0), None, None
-)
+SGI = Metric("sgi_per_ipi", "hardware [SGIs] per IPI", "per IPI", "count", "lower", stats(1), stats(0), None)
 RESULTS = Results(
     environment={},
     results=(Result("ipi", "cvm", (NOTIFY, SGI), Verdict.PASS, "It [holds]."),),
@@ -45,8 +55,7 @@ LONG = Metric(
     "lower",
     stats(8_601_335),
     stats(12_345_678),
-    0.614,
-    (0.552, 0.683),
+    seen(0.614, 0.552, 0.683),
 )
 
 
@@ -55,7 +64,7 @@ def test_long_names_and_large_figures_fit_80_columns() -> None:
     results = Results({}, (Result("ipi", "cvm", (LONG,), Verdict.PASS, ""),), ())
     print_tables(results, Console(file=file, width=80))
     assert "…" not in file.getvalue()
-    for part in ("sgi_per_call_sync (per IPI)", "8.60M", "12.3M", "[0.552, 0.683]"):
+    for part in ("sgi_per_call_sync (per IPI)", "8.60M", "12.3M", "(0.552 to 0.683)"):
         assert part in file.getvalue()
 
 
@@ -115,22 +124,41 @@ def test_format_figure(value: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("effect", "text"),
     [
-        (Effect(5.1, (4.8, 5.6)), "5.10 [4.80, 5.60]"),
-        (Effect(0.614, (0.552, 0.683)), "0.614 [0.552, 0.683]"),
+        (told(5.1, 4.8, 5.6), "5.10 [4.80, 5.60]"),
+        (seen(5.1, 4.8, 5.6), "5.10 (4.80 to 5.60)"),
+        (told(0.614, 0.552, 0.683), "0.614 [0.552, 0.683]"),
         (Effect(1.0, None), "1.00"),
-        (Effect(1234.5, (0.0, 2e6)), "1,234 [0, 2.00M]"),
+        (told(1234.5, 0.0, 2e6), "1,234 [0, 2.00M]"),
+        (None, "n/a"),
     ],
 )
-def test_format_effect(effect: Effect, text: str) -> None:
+def test_format_effect(effect: Effect | None, text: str) -> None:
     assert format_effect(effect) == text
-    assert format_ratio(replace(NOTIFY, ratio=effect.ratio, ci95=effect.ci95)) == text
+
+
+def test_brackets_and_parentheses_are_explained() -> None:
+    said = " ".join(printed(80).split())
+    assert "[low, high] is its 95 % interval, which is given from 5 rounds on" in said
+    assert "(low to high) is the spread of fewer rounds" in said
+
+
+def test_notes_are_told_beneath_what_they_are_of() -> None:
+    file = io.StringIO()
+    result = replace(RESULTS.results[0], notes=("Not settled: [notify].", "Left out: wake."))
+    print_tables(replace(RESULTS, results=(result,), notes=("[All] is old.",)), Console(file=file, width=80))
+    text = file.getvalue()
+    places = [
+        text.index(part) for part in ("ipi on cvm", "[notify].", "Left out", "Metrics", "[All] is old.")
+    ]
+    assert places == sorted(places)
+    assert "It [holds]." in text
 
 
 # What each of several features gains
 
 
 GAINS = (
-    Gain("[ipi]", Effect(0.625, (0.5, 0.75)), Effect(0.875, (0.8125, 1.5)), Effect(2.25, (2.0, 2.5))),
+    Gain("[ipi]", told(0.625, 0.5, 0.75), told(0.875, 0.8125, 1.5), told(2.25, 2.0, 2.5)),
     Gain("cq-poll", Effect(0.5, None), None, None),
 )
 INSERTS = Factorial("cvm", "insert", "Inserts [50 a second]", "ns", ("[ipi]", "wfx"), (), GAINS, (), ())
@@ -149,7 +177,7 @@ def test_gains_are_a_line_for_each_feature(width: int) -> None:
     assert "What each feature gains on cvm: Inserts [50 a second]" in text
     rows = [[cell.strip() for cell in re.split("  +", line.strip())] for line in text.splitlines()]
     for row in (
-        ["feature", "alone", "as the last", "in the mean"],
+        ["feature", "alone", "added last", "on average"],
         ["[ipi]", "0.625 [0.500, 0.750]", "0.875 [0.812, 1.50]", "2.25 [2.00, 2.50]"],
         ["cq-poll", "0.500", "n/a", "n/a"],
     ):
@@ -164,3 +192,19 @@ def test_each_factorial_has_its_table_among_the_others() -> None:
     places = [text.index(part) for part in ("ipi on cvm", "on cvm: inserts", "on cvm: records", "Metrics")]
     assert places == sorted(places)
     assert "What each feature gains" not in printed(100)
+    assert "Which to turn on first" not in text
+
+
+@pytest.mark.parametrize(
+    ("effect", "said"),
+    [
+        (seen(2.0, 1.5, 2.5), "2 rounds settle nothing, and at least 5 are needed."),
+        (Effect(2.0, None, 1), "1 round settles nothing, and at least 5 are needed."),
+        (Effect(2.0, None), "the file has no rounds, and at least 5 are needed."),
+    ],
+)
+def test_of_few_rounds_it_is_said_that_they_settle_nothing(effect: Effect, said: str) -> None:
+    file = io.StringIO()
+    few = replace(INSERTS, gains=(Gain("ipi", effect, None, None),))
+    print_tables(replace(RESULTS, factorials=(few,)), Console(file=file, width=100))
+    assert f"Which to turn on first is not told: {said}" in file.getvalue()

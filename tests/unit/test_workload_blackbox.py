@@ -421,7 +421,7 @@ def test_says_what_it_is_and_what_comes(machine: Machine) -> None:
     notes: list[str] = []
     raw = run(machine, rounds=2, scale=TINY, advance=notes.append)
     assert (raw.feature, raw.machine) == ("blackbox", "cvm")
-    assert raw.environment == {"kernel": "6.12", "exit_and_entry_ns": EXIT_NS}
+    assert (raw.environment, raw.findings) == ({"kernel": "6.12"}, {"exit_and_entry_ns": EXIT_NS})
     assert notes == [
         f"cvm, {state}, round {number} of 2"
         for state, number in (("off", 1), ("on", 1), ("on", 2), ("off", 2))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from cvmtune.core.system import System
-from cvmtune.experiments.guest import named_interrupts
+from cvmtune.experiments.guest import named_interrupts, timer_interrupts
 from cvmtune.lab.lab import GUEST_TOOLS
 from cvmtune.lab.machine import Machine
 from cvmtune.observe.procfs import parse_named, parse_table
@@ -85,7 +85,7 @@ class Site(wfx_host.Site):
         return {int(row.pop("vcpu")): {name: int(value) for name, value in row.items()} for row in rows}
 
     def guest_interrupts(self) -> tuple[int, ...]:
-        return named_interrupts(self.guest.read_text(_INTERRUPTS), "arch_timer")
+        return timer_interrupts(self.guest)
 
     def host_interrupts(self) -> int:
         return sum(named_interrupts(self.host.read_text(_INTERRUPTS), "kvm guest vtimer"))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cvmtune.core.system import System
-from cvmtune.experiments.guest import named_interrupts
+from cvmtune.experiments.guest import timer_interrupts
 from cvmtune.experiments.host import Host
 from cvmtune.lab.machine import Machine
 from cvmtune.observe.procfs import parse_table
@@ -43,7 +43,7 @@ class Site:
 
     def wake_ups(self) -> tuple[int, ...]:
         """Timer interrupts that each CPU of the guest has taken."""
-        return named_interrupts(self.guest.read_text("/proc/interrupts"), "arch_timer")
+        return timer_interrupts(self.guest)
 
     def watch(self, *trapped: int) -> dict[int, dict[str, int]]:
         """By how much each vCPU's counts grow, from now until each has taken many timer interrupts, and those

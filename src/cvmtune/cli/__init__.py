@@ -21,7 +21,7 @@ from cvmtune.features import REGISTRY
 from cvmtune.features.registry import Registry
 
 # What a system that is only tuned need not have (pyproject.toml).
-_LAB_PACKAGES = ("rich", "jinja2", "markupsafe", "matplotlib")
+_LAB_PACKAGES = ("rich", "jinja2", "markupsafe", "matplotlib", "msgspec", "scipy")
 
 
 def entry() -> None:

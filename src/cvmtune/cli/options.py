@@ -10,13 +10,14 @@ from typing import TypeAlias
 MACHINES = ("plain", "vm", "cvm")
 FLAVOURS = ("default", "debug", "kcsan", "absent", "unpatched")
 _LONGEST = 1e6  # seconds
+_LONGEST_MIN = 1e4
 Handler = Callable[[argparse.Namespace], int]
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def command(commands: Commands, name: str, help: str, handler: Handler) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=help, description=help)
-    parser.add_argument("--verbose", action="store_true", help="show where in the program an error arose")
+    parser.add_argument("--verbose", action="store_true", help="say more, also of errors")
     parser.set_defaults(handler=handler)
     return parser
 
@@ -45,3 +46,10 @@ def seconds(text: str) -> float:
     if not 0 < (seconds := float(text)) <= _LONGEST:
         raise argparse.ArgumentTypeError(f"a number of seconds above 0, at most {_LONGEST:g}")
     return seconds
+
+
+def minutes(text: str) -> float:
+    # As above.
+    if not 0 < (minutes := float(text)) <= _LONGEST_MIN:
+        raise argparse.ArgumentTypeError(f"a number of minutes above 0, at most {_LONGEST_MIN:g}")
+    return minutes

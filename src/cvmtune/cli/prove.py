@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cvmtune.cli.options import MACHINES, Commands, command, positive
+from cvmtune.cli.options import MACHINES, Commands, command, minutes, positive
 from cvmtune.features.registry import Registry
 
 
@@ -31,6 +31,13 @@ def _add_prove(commands: Commands, registry: Registry) -> None:
         metavar="N",
         help="pairs of rounds; default: as many as the feature's experiment says",
     )
+    parser.add_argument(
+        "--budget",
+        type=minutes,
+        metavar="MIN",
+        help="minutes for measuring, building not counted; fewer rounds where they are short; "
+        "default: 10 if neither features nor --runs are given, else as many as it takes",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report there")
     parser.add_argument(
@@ -44,13 +51,13 @@ def _add_prove(commands: Commands, registry: Registry) -> None:
 def _add_report(commands: Commands) -> None:
     parser = command(commands, "report", "show recorded results; nothing is run", _report)
     parser.add_argument(
-        "results", type=Path, metavar="FILE", help="a result file, as written by prove --json"
+        "results", type=Path, metavar="FILE", help="a result file of prove --json; may be compressed by gzip"
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report there")
     parser.add_argument(
         "--summary", type=Path, metavar="DIR", help="write a page of Markdown and its pictures there"
     )
-    parser.add_argument("--json", action="store_true", help="print the results, checked, as JSON")
+    parser.add_argument("--json", action="store_true", help="print the figures and verdicts as JSON")
 
 
 def _prove(arguments: argparse.Namespace) -> int:
@@ -60,9 +67,11 @@ def _prove(arguments: argparse.Namespace) -> int:
         arguments.features,
         arguments.machine,
         arguments.runs,
+        budget_min=arguments.budget,
         json=arguments.json,
         html=arguments.html,
         path_length=arguments.path_length,
+        verbose=arguments.verbose,
         dry_run=arguments.dry_run,
         trials=arguments.registry.trials,
     )
@@ -76,5 +85,6 @@ def _report(arguments: argparse.Namespace) -> int:
         html=arguments.html,
         summary=arguments.summary,
         as_json=arguments.json,
+        verbose=arguments.verbose,
         rules=arguments.registry.rules(),
     )

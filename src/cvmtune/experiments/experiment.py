@@ -23,8 +23,8 @@ OFF = "off"
 ON = "on"
 """The states that a verdict compares."""
 
-BRIEF_ROUNDS = 2
-"""The fewest that give an interval."""
+ENOUGH_ROUNDS = 5
+"""The fewest that give an interval; in short there are no more, and fewer where there is no time."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,15 @@ class State:
     condition it is measured."""
 
     name: str
+
+
+@dataclass(frozen=True)
+class Usual:
+    """How long things take on a computer of usual speed, in seconds: to prepare and end a part of an
+    experiment, and a round in one state. For estimates alone."""
+
+    setup_s: float
+    round_s: float
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ class Form:
     `also` is what it does beside measuring states, by its title.
     """
 
-    rounds: int = BRIEF_ROUNDS
+    rounds: int = ENOUGH_ROUNDS
     baselines: Baselines = no_baselines
     beside: tuple[str, ...] = ()
     combined: tuple[str, ...] = ()
@@ -104,6 +113,7 @@ class Experiment(ABC, Generic[SiteT, StateT]):
 
     name: ClassVar[str]
     machines: ClassVar[tuple[MachineName, ...]] = tuple(MachineName)
+    usual: ClassVar[Usual] = Usual(5.0, 10.0)
 
     @property
     @abstractmethod

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,13 @@ from cvmtune.observe.procfs import IPI_ROWS, parse_interrupts
 from cvmtune.tuning.contract import Knob
 
 SGI_ROWS = tuple(IPI_ROWS)
+TIMER_ROW = "arch_timer"
+"""What /proc/interrupts calls the timer of a guest's CPUs."""
+
+# How often a guest is looked at that does not get on, and how long is between two looks, in seconds: a minute
+# and, on a slow computer, longer.
+_LOOKS = 600
+_PAUSE_S = 0.1
 
 
 def online_cpus(guest: System) -> CpuMask:
@@ -26,6 +34,26 @@ def named_interrupts(text: str, name: str) -> tuple[int, ...]:
     if len(rows) != 1:
         raise CvmtuneError(f"/proc/interrupts has {len(rows)} lines for {name!r}, not 1")
     return parse_interrupts("\n".join((text.splitlines()[0], rows[0])))[rows[0].partition(":")[0].strip()]
+
+
+def timer_interrupts(guest: System) -> tuple[int, ...]:
+    """The timer interrupts that each CPU has taken so far."""
+    return named_interrupts(guest.read_text("/proc/interrupts"), TIMER_ROW)
+
+
+def await_timers(guest: System, number: int) -> tuple[int, ...]:
+    """Wait until each CPU has taken so many more timer interrupts; return how many each has.
+
+    Where they do not come it gives up after a minute or more.
+    """
+    before = timer_interrupts(guest)
+    taken = (0,) * len(before)
+    for _ in range(_LOOKS):
+        taken = tuple(now - then for now, then in zip(timer_interrupts(guest), before, strict=True))
+        if min(taken) >= number:
+            break
+        time.sleep(_PAUSE_S)
+    return taken
 
 
 @contextmanager

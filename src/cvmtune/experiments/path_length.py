@@ -78,9 +78,8 @@ def dry_run_line(paths: Mapping[str, Paths]) -> str:
 
 def count(lab: Lab, paths: Mapping[str, Paths]) -> list[RawRun]:
     """Count the instructions of each experiment's paths, in all states; those that want the same boot share
-    it."""
-    rounds: dict[str, list[Round]] = {name: [] for name in paths}
-    environments: dict[str, dict[str, object]] = {}
+    it. The runs, one for each boot, are in the order of `paths`."""
+    runs: dict[str, list[RawRun]] = {name: [] for name in paths}
     boots: dict[tuple[PathState, MachineName, tuple[str, ...]], list[str]] = {}
     for state in PATH_STATES:
         for name, one in paths.items():
@@ -92,14 +91,12 @@ def count(lab: Lab, paths: Mapping[str, Paths]) -> list[RawRun]:
             options = BootOptions(icount=True, deadline=_DEADLINE, host_append=host_append)
             with lab.boot(where, flavour=state.flavour, options=options) as machine:
                 bench = Bench.of(machine, GUEST_TOOLS)
+                environment = environment_of(machine)
                 for name in measured:
-                    rounds[name] += paths[name].measure(bench, state.name, on=state.on)
-                environments[where] = environment_of(machine)
+                    rounds = paths[name].measure(bench, state.name, on=state.on)
+                    runs[name].append(RawRun(name, str(where), tuple(rounds), environment))
             step.advance()
-    return [
-        RawRun(name, str(paths[name].machine), tuple(found), environments[paths[name].machine])
-        for name, found in rounds.items()
-    ]
+    return [run for found in runs.values() for run in found]
 
 
 def exit_path(bench: Bench) -> Series:

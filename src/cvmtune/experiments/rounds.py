@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from cvmtune.core.fields import is_finite
+from cvmtune.core.errors import CvmtuneError
 
 Kind = Literal["count", "time"]
 Better = Literal["lower", "higher"]
-KINDS: tuple[Kind, ...] = ("count", "time")
-BETTER: tuple[Better, ...] = ("lower", "higher")
 
 T = TypeVar("T")
 
@@ -48,7 +47,8 @@ class Series(Heading):
     def __post_init__(self) -> None:
         if not self.samples:
             raise ValueError(f"series {self.name!r} has no samples")
-        if not all(is_finite(sample) for sample in self.samples):
+        # Not math.isfinite, which an integer may be too large for.
+        if not all(abs(sample) <= sys.float_info.max for sample in self.samples):
             raise ValueError(f"series {self.name!r} has a sample that is not a finite number")
 
 
@@ -66,11 +66,15 @@ class Round:
 
     `state` is "off" or "on", or a name of its own in a baseline (as "nohlt"). The off and the on round
     with the same `index` ran next to each other and are compared as a pair.
+
+    `waited` tells how busy the computer was with other things: the share of the time in which the emulator
+    wanted a CPU and had none, from 0 to 1; None where that is unknown.
     """
 
     state: str
     index: int
     series: tuple[Series, ...]
+    waited: float | None = None
 
     def __post_init__(self) -> None:
         _refuse_repeats("series", (series.name for series in self.series))
@@ -78,15 +82,35 @@ class Round:
 
 @dataclass(frozen=True)
 class RawRun:
-    """All rounds of one experiment on one machine, between one boot and its shutdown."""
+    """All rounds of one experiment on one machine, between one boot and its shutdown.
+
+    `environment` is the boot's. Runs of one boot share that very object, which is how they are told from runs
+    of another boot that looked the same. `findings` is what this run found out beside its rounds.
+    `problem` tells why there are no rounds, or too few.
+    """
 
     feature: str
     machine: str
     rounds: tuple[Round, ...]
     environment: Mapping[str, object]
+    findings: Mapping[str, object] = field(default_factory=dict)
+    problem: str = ""
 
     def __post_init__(self) -> None:
         _refuse_repeats("round", (f"{one.state} {one.index}" for one in self.rounds))
+
+
+def headings(rounds: Iterable[Round]) -> dict[str, Heading]:
+    """What each series is, parts included, by its name and in order of appearance.
+
+    CvmtuneError where two disagree on the unit, the kind or the better direction.
+    """
+    found: dict[str, Heading] = {}
+    for series in (series for one in rounds for series in one.series):
+        first = found.setdefault(series.name, series)
+        if (series.unit, series.kind, series.better) != (first.unit, first.kind, first.better):
+            raise CvmtuneError("rounds disagree on the metric's unit, kind or better direction", series.name)
+    return found
 
 
 def _refuse_repeats(what: str, names: Iterable[str]) -> None:

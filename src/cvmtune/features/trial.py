@@ -39,9 +39,10 @@ class Event:
 
     `suffix` is that of the metric's name, `said` what a verdict calls it. `read` tells how many there were so
     far, None where nobody counts them; for that, `trace` (a trace event) and `file` must be in the snapshot.
-    It is counted under the loads that are compared, or under all (`everywhere`).
+    It is counted under the loads that are compared, or under all (`everywhere`). Others
+    may add to it what the feature saves (`others_add`).
     Of the limits those that are not None hold: with all features off there are at least `least_off`, with
-    all on at most `share_on` of those and at most `most_on`; `allowed` is what the verdict calls what is.
+    the feature on, alone and with all others, at most `share_on` of those and at most `most_on`.
     """
 
     suffix: str
@@ -50,24 +51,19 @@ class Event:
     read: Callable[[Snapshot], float | None]
     of_host: bool = False
     everywhere: bool = False
+    others_add: bool = False
     trace: str | None = None
     file: VmFile | None = None
     least_off: float | None = None
     share_on: float | None = None
     most_on: float | None = None
-    allowed: str = ""
 
-    def within(self, off: float, on: float) -> bool:
-        """Whether these means keep the limits."""
-        return (self.share_on is None or on <= self.share_on * off) and (
-            self.most_on is None or on <= self.most_on
-        )
-
-    def limit(self) -> str:
-        """What is allowed, for a verdict; nothing if there is no limit."""
-        limits = [f"{self.share_on:.0%}"] if self.share_on is not None else []
-        limits += [f"{self.most_on:g}"] if self.most_on is not None else []
-        return f"{' and '.join(limits)} {self.allowed}" if limits else ""
+    def most(self, off: float) -> float | None:
+        """How many there may be with the feature on, where with all off there are `off`; None without a
+        limit."""
+        limits = [self.share_on * off] if self.share_on is not None else []
+        limits += [self.most_on] if self.most_on is not None else []
+        return min(limits, default=None)
 
 
 @dataclass(frozen=True)

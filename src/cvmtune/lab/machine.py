@@ -69,6 +69,11 @@ class Machine:
         return self._systems.get(HOST)
 
     @property
+    def emulator_pid(self) -> int:
+        """The process on this computer that emulates the machine."""
+        return self._process.pid
+
+    @property
     def vmm_pid(self) -> int:
         """The process on the host that runs the guest."""
         assert self.host

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Telling the user what a long command is doing, how far it is, and for how long it has been at it.
 
-All of it goes to standard error: standard output belongs to results.
+All of it goes to standard error: standard output belongs to results. A terminal has one line, which is
+written anew; elsewhere there is a line every half a minute.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,8 +17,9 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 if TYPE_CHECKING:
     import rich.progress
 
-# Between two lines about the same step where there is no terminal to draw on, seconds.
+# Between two lines where there is no terminal to draw on, seconds.
 _QUIET_SECONDS = 30.0
+_MOMENT = 0.01
 
 
 class Step(Protocol):
@@ -35,9 +38,12 @@ class Progress(Protocol):
     def step(self, title: str, total: int | None = None) -> AbstractContextManager[Step]:
         """Begin a step and end it with the `with` block. `total` units make it up, roughly; None: unknown."""
 
+    def say(self, text: str) -> None:
+        """Say something that is to stay."""
+
 
 def terminal_progress(stream: TextIO | None = None) -> Progress:
-    """Return bars if `stream` (default: standard error) is a terminal, else plain lines."""
+    """Return a bar if `stream` (default: standard error) is a terminal, else plain lines."""
     stream = stream or sys.stderr
     return BarProgress(stream) if stream.isatty() else LineProgress(stream)
 
@@ -49,6 +55,9 @@ class SilentProgress:
     def step(self, title: str, total: int | None = None) -> Iterator[Step]:
         yield _SilentStep()
 
+    def say(self, text: str) -> None:
+        pass
+
 
 class _SilentStep:
     def advance(self, count: int = 1) -> None:
@@ -59,57 +68,91 @@ class _SilentStep:
 
 
 class LineProgress:
-    """Writes a line when a step begins and ends, and now and then in between."""
+    """Writes a line now and then, one when a step fails, and one when a long one ends."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._spoke: float | None = None
 
     @contextmanager
     def step(self, title: str, total: int | None = None) -> Iterator[Step]:
-        step = _LineStep(self._stream, title, total)
-        step.say("...")
-        outcome = "failed"
+        step = _LineStep(self, title, total)
+        step.perhaps_say("...")
+        ended = threading.Event()
+
+        def watch() -> None:
+            # What takes long may have nothing to tell meanwhile.
+            while not ended.wait(self.due_in):
+                step.how_far()
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
         try:
             yield step
-            outcome = "done"
+        except BaseException:
+            self.say(f"{title}: failed, {step.elapsed:.0f} s")
+            raise
         finally:
-            step.say(f"{outcome}, {step.elapsed()}")
+            ended.set()
+            watcher.join()
+        if step.elapsed >= _QUIET_SECONDS:
+            self.say(f"{title}: done, {step.elapsed:.0f} s")
+
+    def say(self, text: str) -> None:
+        self._spoke = time.monotonic()
+        print(text, file=self._stream, flush=True)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether nothing has been said for a while."""
+        return self._spoke is None or time.monotonic() - self._spoke >= _QUIET_SECONDS
+
+    @property
+    def due_in(self) -> float:
+        """In how many seconds something is due, and a moment more."""
+        spoke = self._spoke or 0.0
+        return max(0.0, spoke + _QUIET_SECONDS - time.monotonic()) + _MOMENT
 
 
 class _LineStep:
-    def __init__(self, stream: TextIO, title: str, total: int | None) -> None:
-        self._stream = stream
+    def __init__(self, progress: LineProgress, title: str, total: int | None) -> None:
+        self._progress = progress
         self._title = title
         self._total = total
         self._done = 0
         self._note = ""
-        self._began = self._spoke = time.monotonic()
+        self._began = time.monotonic()
 
     def advance(self, count: int = 1) -> None:
         self._done += count
-        self._perhaps_say()
+        self.how_far()
 
     def note(self, text: str) -> None:
         self._note = text
-        self._perhaps_say()
+        self.how_far()
 
-    def _perhaps_say(self) -> None:
-        if time.monotonic() - self._spoke < _QUIET_SECONDS:
-            return
-        self._spoke = time.monotonic()
+    def how_far(self) -> None:
+        """Say how far it is, unless something was said just now."""
         # The total is an estimate: what is still going on is not at 100 %.
-        far = f"{min(99, 100 * self._done // self._total)} %" if self._total else f"{self._done} done"
-        self.say(", ".join(filter(None, [far, self.elapsed(), self._note])))
+        share = min(0.99, self._done / self._total) if self._total else 0.0
+        far = f"{share:.0%}" if self._total else f"{self._done} done"
+        # Of a share that is small nothing can be told.
+        to_go = f"about {self.elapsed / share - self.elapsed:.0f} s to go" if share >= 0.1 else ""
+        self.perhaps_say(", ".join(filter(None, [far, f"{self.elapsed:.0f} s", to_go, self._note])))
 
-    def elapsed(self) -> str:
-        return f"{time.monotonic() - self._began:.0f} s"
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self._began
 
-    def say(self, text: str) -> None:
-        print(f"{self._title}: {text}", file=self._stream, flush=True)
+    def perhaps_say(self, text: str) -> None:
+        """Say it unless something was said just now."""
+        if self._progress.is_due:
+            self._progress.say(f"{self._title}: {text}")
 
 
 class BarProgress:
-    """Draws a bar for each step; steps within a step are drawn below it."""
+    """Draws a bar for the innermost step; it leaves nothing behind."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -128,17 +171,25 @@ class BarProgress:
             finally:
                 self._bars = None
 
+    def say(self, text: str) -> None:
+        if self._bars:
+            self._bars.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=self._stream, flush=True)
+
 
 @contextmanager
 def _bar(bars: rich.progress.Progress, title: str, total: int | None) -> Iterator[Step]:
-    task = bars.add_task(title, total=total, note="")
+    around = [task.id for task in bars.tasks if task.visible]
+    for task in around:
+        bars.update(task, visible=False)
+    own = bars.add_task(title, total=total, note="")
     try:
-        yield _BarStep(bars, task)
-        # The total was an estimate; now it is known.
-        done = bars.tasks[bars.task_ids.index(task)].completed or 1
-        bars.update(task, total=done, completed=done, note="")
+        yield _BarStep(bars, own)
     finally:
-        bars.stop_task(task)
+        bars.remove_task(own)
+        for task in around:
+            bars.update(task, visible=True)
 
 
 class _BarStep:
@@ -156,13 +207,22 @@ class _BarStep:
 def _new_bars(stream: TextIO) -> rich.progress.Progress:
     # Imported here: nothing but a terminal needs rich, and it takes a tenth of a second to load.
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
+        BarColumn(bar_width=20),
         TaskProgressColumn(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
         console=Console(file=stream),
+        transient=True,
     )

@@ -3,22 +3,33 @@
 
 from __future__ import annotations
 
-import json as _json
+from collections.abc import Sequence
 from pathlib import Path
 
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.files import write_whole
+from cvmtune.experiments.rounds import RawRun
+from cvmtune.report.record import Record, encode
 from cvmtune.report.rule import Rules
 from cvmtune.report.schema import Results
 
 
-def render(results: Results, rules: Rules, *, html: Path | None, json: Path | None) -> None:
-    """Write the results as an HTML page, as a result file, or both; the rules say what the page is about.
+def render(
+    results: Results,
+    rules: Rules,
+    *,
+    html: Path | None,
+    json: Path | None,
+    judged: Sequence[RawRun] = (),
+    beside: Sequence[RawRun] = (),
+) -> None:
+    """Write the results as an HTML page, the runs that they are made from as a result file, or both.
 
-    Each file appears whole or not at all, and replaces an older one. CvmtuneError if one cannot be written.
+    The rules say what the page is about; `beside` are the baselines. Each file appears whole or not at all,
+    and replaces an older one. CvmtuneError if one cannot be written.
     """
     if json is not None:
-        _write(json, _json.dumps(results.to_json(), allow_nan=False) + "\n")
+        _write(json, encode(Record.of(judged, beside, results.results)))
     if html is not None:
         # Loaded only when a page is asked for: matplotlib takes most of a second.
         from cvmtune.report.html import page

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jinja2
 from markupsafe import Markup
 
 from cvmtune.report import plots
+from cvmtune.report.cards import Card, card
 from cvmtune.report.rule import Rules
 from cvmtune.report.schema import Breakdown, Metric, Results
 from cvmtune.report.stats import percentile
-from cvmtune.report.table import format_effect, format_figure, format_ratio
+from cvmtune.report.text import HOW_TO_READ, RATIO, format_effect, format_figure, format_rounds, why_no_order
 
 
 def page(results: Results, rules: Rules) -> str:
@@ -25,20 +28,41 @@ def page(results: Results, rules: Rules) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(figure=format_figure, ratio=format_ratio, effect=_effect, gain=format_effect)
-    environment.globals.update(percentile=percentile)
+    environment.filters.update(figure=format_figure, effect=format_effect, said=_said, untold=why_no_order)
+    environment.globals.update(percentile=percentile, ratio=RATIO, how_to_read=HOW_TO_READ)
     about = {name: rule.about for name, rule in rules.items() if rule.about}
+    cards = [card(result, rules.get(result.feature)) for result in results.results]
     return environment.get_template("report.html.j2").render(
-        results=results, about=about, plots=_plots(results), stacks=_stacks(results)
+        results=results,
+        about=about,
+        cards=cards,
+        pictures=_pictures(results, cards),
+        plots=_plots(results),
+        stacks=_stacks(results),
     )
 
 
-def _effect(metric: Metric) -> str:
-    """What the interval says of the feature: "better", "worse", "not settled", or nothing."""
-    if metric.ci95 is None:
-        return ""
-    low, high = metric.ci95
-    return "better" if low > 1 else "worse" if high < 1 else "not settled"
+def _said(metric: Metric) -> str:
+    """What the 95 % interval says of the feature: "better", "worse" or "not settled"; else what there is."""
+    effect = metric.effect
+    if effect is None:
+        return "a round's mean is not above 0"
+    if effect.ci95:
+        return ("better" if effect.ratio > 1 else "worse") if effect.is_settled else "not settled"
+    if effect.rounds:
+        return f"{'spread of ' * (effect.rounds > 1)}{format_rounds(effect.rounds)}"
+    return "spread" if effect.interval else ""
+
+
+def _pictures(results: Results, cards: Sequence[Card]) -> list[Markup | None]:
+    """For each card its count, off and on and of the baselines, as an SVG element."""
+    looks = plots.looks(results)
+    return [
+        plots.plot(one.headline, results.measured(one.headline), looks, f"card-{number}-")
+        if one.headline
+        else None
+        for number, one in enumerate(cards)
+    ]
 
 
 def _plots(results: Results) -> dict[tuple[int, str], Markup]:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, S
 from typing import TypeVar
 
 from cvmtune.core.errors import CvmtuneError
-from cvmtune.experiments.rounds import PART, RawRun, Round, Series
+from cvmtune.experiments.rounds import PART, Heading, RawRun, Round, headings
 from cvmtune.report import stats
+from cvmtune.report.evidence import Evidence
 from cvmtune.report.factorial import factorial
 from cvmtune.report.gains import Factorial
 from cvmtune.report.rule import Rule, Rules
@@ -20,10 +21,9 @@ from cvmtune.report.schema import (
     Part,
     Result,
     Results,
+    Verdict,
 )
-
-HOPELESS_ROUNDS = 1000
-"""Nobody runs more rounds than this to settle a metric: then the effect is too small to see."""
+from cvmtune.report.text import format_rounds
 
 RoundPair = tuple[Round, Round]
 
@@ -68,12 +68,12 @@ def _breakdowns(runs: Sequence[RawRun]) -> Iterator[Breakdown]:
     tagged = [((run.machine, one.state), one) for run in runs for one in run.rounds]
     for (machine, state), group in _grouped(tagged, lambda item: item[0]):
         rounds = [one for _, one in group]
-        headings = {series.name: series for one in rounds for series in one.series}
-        for name, heading in headings.items():
+        found = headings(rounds)
+        for name, heading in found.items():
             prefix = f"{name}{PART}"
             parts = tuple(
                 Part(other.removeprefix(prefix), part.title, stats.mean(_all_samples(other, rounds)))
-                for other, part in headings.items()
+                for other, part in found.items()
                 if other.startswith(prefix)
             )
             if parts:
@@ -84,19 +84,38 @@ def _result(runs: Sequence[RawRun], baselines: Sequence[Baseline], rule: Rule) -
     """The verdict on the runs, at least one, of one feature on one machine."""
     rounds = [one for run in runs for one in run.rounds if one.state in ("off", "on")]
     pairs = [pair for run in runs for pair in _paired(run.rounds)]
-    metrics, notes = [], []
+    metrics: list[Metric] = []
+    notes = []
     if alone := len(rounds) - 2 * len(pairs):
         notes.append(f"Left out: {alone} round(s) without a counterpart.")
-    for name, heading in _headings(rounds).items():
+    for name, heading in _metrics(rounds).items():
         samples = _sample_pairs(name, pairs)
         if samples:
             metrics.append(_metric(heading, samples))
             notes += _unsettled(metrics[-1], samples)
         else:
             notes.append(f"Left out: {name}, never measured both off and on in one pair of rounds.")
+    if few := max(
+        (one.effect.rounds or 0 for one in metrics if one.effect and not one.effect.ci95), default=0
+    ):
+        notes.append(
+            f"No interval: {format_rounds(few)} off and on, and at least {stats.LEAST_ROUNDS} are needed."
+        )
     # What was measured in other states, or found no counterpart, is compared with nothing, but may tell.
-    verdict, why = rule.judge(metrics, [*baselines, *_baselines(runs)])
-    return Result(runs[0].feature, runs[0].machine, tuple(metrics), verdict, " ".join([why, *notes]))
+    verdict, why = rule.judge(Evidence(metrics, [*baselines, *_baselines(runs)], _waited(runs)))
+    problems = " ".join(run.problem for run in runs if run.problem)
+    if problems and verdict is not Verdict.FAIL:
+        verdict, why = Verdict.UNDECIDED, problems
+    return Result(runs[0].feature, runs[0].machine, tuple(metrics), verdict, why, tuple(notes))
+
+
+def _waited(runs: Sequence[RawRun]) -> float | None:
+    """The largest share of all rounds; None where there is none, or one off or on has none. What is measured
+    in no state, as at the end, has none either."""
+    rounds = [one for run in runs for one in run.rounds]
+    if any(one.waited is None for one in rounds if one.state in ("off", "on")):
+        return None
+    return max((one.waited for one in rounds if one.waited is not None), default=None)
 
 
 def _paired(rounds: Iterable[Round]) -> Iterator[RoundPair]:
@@ -107,24 +126,27 @@ def _paired(rounds: Iterable[Round]) -> Iterator[RoundPair]:
             yield off, on
 
 
-def _metric(heading: Series, pairs: Sequence[stats.Pair]) -> Metric:
-    oriented = pairs if heading.better == "lower" else [(on, off) for off, on in pairs]
-    ratio = stats.ratio_of_means(oriented)
+def _metric(heading: Heading, pairs: Sequence[stats.Pair]) -> Metric:
+    logs = _gains(heading, pairs)
     return Metric(
         *heading.head(),
         off=stats.summarise([sample for off, _ in pairs for sample in off]),
         on=stats.summarise([sample for _, on in pairs for sample in on]),
-        ratio=ratio,
-        ci95=None if ratio is None else stats.bootstrap_interval(oriented),
+        effect=None if logs is None else stats.effect(logs),
     )
 
 
+def _gains(heading: Heading, pairs: Sequence[stats.Pair]) -> list[float] | None:
+    """The log ratio of each pair, above 0 where it is better with the feature on."""
+    return stats.log_ratios(pairs if heading.better == "lower" else [(on, off) for off, on in pairs])
+
+
 def _unsettled(metric: Metric, pairs: Sequence[stats.Pair]) -> Iterator[str]:
-    """What to say of a metric whose interval holds 1, so that it may be better or worse."""
-    if metric.ci95 is None or not metric.ci95[0] <= 1 <= metric.ci95[1]:
+    """What to say of a metric whose 95 % interval holds 1, so that it may be better or worse."""
+    if metric.effect is None or metric.effect.ci95 is None or metric.effect.is_settled:
         return
-    more = stats.rounds_to_settle(pairs)
-    if more is None or more > HOPELESS_ROUNDS:
+    more = stats.rounds_to_settle(_gains(metric, pairs) or ())
+    if more is None:
         yield f"Not settled: {metric.name}, no effect in sight."
     else:
         yield f"Not settled: {metric.name}, about {more} more pair(s) of rounds would tell."
@@ -137,20 +159,15 @@ def _baselines(runs: Sequence[RawRun]) -> Iterator[Baseline]:
         rounds = [one for _, one in group]
         metrics = tuple(
             BaselineMetric(*heading.head(), stats.summarise(_all_samples(name, rounds)))
-            for name, heading in _headings(rounds).items()
+            for name, heading in _metrics(rounds).items()
         )
         name = f"feature {state}" if state in ("off", "on") else state
         yield Baseline(f"{machine}, {name}", machine, metrics)
 
 
-def _headings(rounds: Iterable[Round]) -> dict[str, Series]:
-    """The first series of every metric, in order of appearance; the others must mean the same."""
-    found: dict[str, Series] = {}
-    for series in (series for one in rounds for series in one.series if PART not in series.name):
-        first = found.setdefault(series.name, series)
-        if (series.unit, series.kind, series.better) != (first.unit, first.kind, first.better):
-            raise CvmtuneError("rounds disagree on the metric's unit, kind or better direction", series.name)
-    return found
+def _metrics(rounds: Iterable[Round]) -> dict[str, Heading]:
+    """What the metrics are that are no parts of others."""
+    return {name: heading for name, heading in headings(rounds).items() if PART not in name}
 
 
 def _sample_pairs(name: str, pairs: Iterable[RoundPair]) -> list[stats.Pair]:
@@ -170,11 +187,12 @@ def _samples(name: str, one: Round) -> tuple[float, ...]:
 def _environment(runs: Sequence[RawRun]) -> dict[str, object]:
     """What all runs share, as it is; what differs, by run."""
     environment: dict[str, object] = {}
-    for key in dict.fromkeys(key for run in runs for key in run.environment):
+    known = [{**run.environment, **run.findings} for run in runs]
+    for key in dict.fromkeys(key for one in known for key in one):
         values = {
-            f"run {number}, {run.feature} on {run.machine}": run.environment[key]
-            for number, run in enumerate(runs, 1)
-            if key in run.environment
+            f"run {number}, {run.feature} on {run.machine}": one[key]
+            for number, (run, one) in enumerate(zip(runs, known, strict=True), 1)
+            if key in one
         }
         first, *others = values.values()
         environment[key] = first if all(value == first for value in others) else values

@@ -16,7 +16,7 @@ from matplotlib.ticker import AutoLocator, FuncFormatter, LogLocator, NullFormat
 
 from cvmtune.report.schema import Breakdown, Metric, Results
 from cvmtune.report.stats import Stats
-from cvmtune.report.table import format_figure
+from cvmtune.report.text import format_figure
 
 Measured = Sequence[tuple[str, Stats]]
 LineStyle = str | tuple[int, tuple[float, ...]]

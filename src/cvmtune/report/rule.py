@@ -8,29 +8,40 @@ only with less said about it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cvmtune.report.schema import Baseline, Metric, Verdict
+from cvmtune.report.evidence import Evidence, Judged
+from cvmtune.report.schema import Metric
+from cvmtune.report.text import format_rounds
 
-Judge = Callable[[Sequence[Metric], Sequence[Baseline]], tuple[Verdict, str]]
-"""Makes a verdict, and says why, of an experiment's metrics on a machine and of all else measured there."""
+Judge = Callable[[Evidence], Judged]
+"""Makes a verdict of what was measured of an experiment on a machine, and says why."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A gain that was asked for, as the ratio off/on of these metrics. It is told and decides nothing.
+    """A gain that was asked for, as the ratio off/on of these times, the first of which tells it best. It is
+    told and decides nothing.
 
-    `condition` says under which load, in words that follow the ratio, as "at a rate".
+    `asked` has the words in which it was asked for, of hardware. `condition` says under which load, in words
+    that follow the ratio, as "at a rate".
     """
 
+    asked: str
     metrics: tuple[str, ...]
     ratio: float
     condition: str = ""
 
     def bar(self, metric: Metric) -> str:
-        """Whether the gain is "met" or "missed" by the metric's whole interval, or "not settled"."""
-        low, high = metric.ci95 or (0.0, float("inf"))
+        """Whether the gain is "met" or "missed" by the metric's whole 95 % interval, or "not settled".
+
+        Without such an interval it is "not told", and of how many rounds.
+        """
+        effect = metric.effect
+        if effect is None or effect.ci95 is None:
+            return f"not told ({format_rounds(effect.rounds)})" if effect and effect.rounds else "not told"
+        low, high = effect.ci95
         return "met" if low >= self.ratio else "missed" if high < self.ratio else "not settled"
 
 
@@ -55,10 +66,12 @@ class About:
 
 @dataclass(frozen=True)
 class Rule:
-    """`headline` is the metric that tells best what the feature is there to lower."""
+    """`headline` is the count that tells best what the feature is there to lower, and `costs` are those that
+    tell what it costs, by their metrics' names."""
 
     judge: Judge
     headline: str
+    costs: tuple[str, ...] = ()
     goal: Goal | None = None
     factors: Factors | None = None
     about: About | None = None

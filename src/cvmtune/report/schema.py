@@ -1,23 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The result file, schema 1: what `cvmtune prove --json` writes and `cvmtune report` reads."""
+"""What is made of the rounds: figures and verdicts, as tables, pages and plots take them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
-from cvmtune.core.errors import CvmtuneError
-from cvmtune.core.fields import Fields, interval, number
-from cvmtune.experiments.rounds import BETTER, KINDS, Better, Heading, Kind
+from cvmtune.experiments.rounds import Heading
 from cvmtune.report.gains import Factorial
-from cvmtune.report.stats import Stats
-
-SCHEMA = 1
-
-_HEAD = ("name", "title", "unit", "kind", "better")
+from cvmtune.report.stats import Effect, Stats
 
 
 class Verdict(StrEnum):
@@ -32,44 +24,28 @@ class Verdict(StrEnum):
 class Metric(Heading):
     """One metric with the feature off and on.
 
-    `ratio` is off/on of the means where lower is better, on/off where higher is, so above 1 is always
-    better; None where the denominator is not positive. `ci95` is its 95 % interval over rounds, None where
-    there is none.
+    `effect` is off/on where lower is better, on/off where higher is, so above 1 is always better; None where
+    a round's mean is not positive.
     """
 
     off: Stats
     on: Stats
-    ratio: float | None
-    ci95: tuple[float, float] | None
-
-    @classmethod
-    def from_json(cls, data: object, where: str = "metric") -> Metric:
-        fields = Fields(data, where, (*_HEAD, "off", "on", "ratio", "ci95"))
-        off, on = fields.one("off", Stats.from_json), fields.one("on", Stats.from_json)
-        ratio, ci95 = fields.maybe("ratio", number), fields.maybe("ci95", interval)
-        return cls(*_head(fields), off, on, ratio, ci95)
+    effect: Effect | None
 
 
 @dataclass(frozen=True)
 class Result:
-    """The verdict on one feature on one machine, and the metrics that it rests on."""
+    """The verdict on one feature on one machine, and the metrics that it rests on.
+
+    `notes` say what was left out, and which metrics are not settled; the verdict does not rest on them.
+    """
 
     feature: str
     machine: str
     metrics: tuple[Metric, ...]
     verdict: Verdict
     why: str
-
-    @classmethod
-    def from_json(cls, data: object, where: str = "result") -> Result:
-        fields = Fields(data, where, ("feature", "machine", "metrics", "verdict", "why"))
-        return cls(
-            feature=fields.text("feature"),
-            machine=fields.text("machine"),
-            metrics=fields.each("metrics", Metric.from_json),
-            verdict=fields.choice("verdict", Verdict),
-            why=fields.text("why"),
-        )
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,11 +53,6 @@ class BaselineMetric(Heading):
     """One metric of a baseline: there is no off and on, only its values."""
 
     values: Stats
-
-    @classmethod
-    def from_json(cls, data: object, where: str = "metric") -> BaselineMetric:
-        fields = Fields(data, where, (*_HEAD, "values"))
-        return cls(*_head(fields), fields.one("values", Stats.from_json))
 
 
 @dataclass(frozen=True)
@@ -92,12 +63,6 @@ class Baseline:
     machine: str
     metrics: tuple[BaselineMetric, ...]
 
-    @classmethod
-    def from_json(cls, data: object, where: str = "baseline") -> Baseline:
-        fields = Fields(data, where, ("name", "machine", "metrics"))
-        metrics = fields.each("metrics", BaselineMetric.from_json)
-        return cls(fields.text("name"), fields.text("machine"), metrics)
-
 
 @dataclass(frozen=True)
 class Part:
@@ -106,11 +71,6 @@ class Part:
     name: str
     title: str
     mean: float
-
-    @classmethod
-    def from_json(cls, data: object, where: str = "part") -> Part:
-        fields = Fields(data, where, ("name", "title", "mean"))
-        return cls(fields.text("name"), fields.text("title"), fields.number("mean"))
 
 
 @dataclass(frozen=True)
@@ -124,28 +84,17 @@ class Breakdown:
     unit: str
     parts: tuple[Part, ...]
 
-    @classmethod
-    def from_json(cls, data: object, where: str = "breakdown") -> Breakdown:
-        fields = Fields(data, where, ("machine", "state", "metric", "title", "unit", "parts"))
-        return cls(
-            machine=fields.text("machine"),
-            state=fields.text("state"),
-            metric=fields.text("metric"),
-            title=fields.text("title"),
-            unit=fields.text("unit"),
-            parts=fields.each("parts", Part.from_json),
-        )
-
 
 @dataclass(frozen=True)
 class Results:
-    """A whole result file."""
+    """All that is told of some runs. `notes` say what a reader must know of all figures."""
 
     environment: Mapping[str, object]
     results: tuple[Result, ...]
     baselines: tuple[Baseline, ...] = ()
     factorials: tuple[Factorial, ...] = ()
     breakdowns: tuple[Breakdown, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def measured(self, metric: Metric) -> tuple[tuple[str, Stats], ...]:
         """All there is of one metric, each with its label: off, on, then every baseline that has it."""
@@ -167,44 +116,3 @@ class Results:
                     _, figures = found.setdefault(metric.name, (metric, []))
                     figures.append((baseline.name, metric.values))
         return tuple((metric, tuple(figures)) for metric, figures in found.values())
-
-    def to_json(self) -> dict[str, object]:
-        """The file's content as objects that json.dumps takes."""
-        return {"schema": SCHEMA, **asdict(self)}
-
-    @classmethod
-    def from_json(cls, data: object) -> Results:
-        """Read a file's content; CvmtuneError names the field that is wrong, or the unknown schema."""
-        # The number comes first: of another schema, no other complaint would make sense.
-        number = data.get("schema") if isinstance(data, dict) else None
-        if isinstance(data, dict) and (type(number) is not int or number != SCHEMA):
-            raise CvmtuneError(f"schema {number!r} is not known, only {SCHEMA} is", "file.schema")
-        optional = ("baselines", "factorials", "breakdowns")
-        fields = Fields(data, "file", ("schema", "environment", "results"), optional)
-        return cls(
-            environment=fields.environment("environment"),
-            results=fields.each("results", Result.from_json),
-            baselines=fields.each("baselines", Baseline.from_json) if fields.has("baselines") else (),
-            factorials=fields.each("factorials", Factorial.from_json) if fields.has("factorials") else (),
-            breakdowns=fields.each("breakdowns", Breakdown.from_json) if fields.has("breakdowns") else (),
-        )
-
-
-def load(path: Path) -> Results:
-    """Read the result file at `path`; CvmtuneError if it cannot be read or is not one."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CvmtuneError(f"cannot read the result file: {error.strerror}", str(path)) from error
-    except (ValueError, RecursionError) as error:
-        raise CvmtuneError(f"not a JSON file: {error}", str(path)) from error
-    try:
-        return Results.from_json(data)
-    except CvmtuneError as error:
-        raise CvmtuneError(error.what, f"{path}: {error.where}", "was it written by this version?") from error
-
-
-def _head(fields: Fields) -> tuple[str, str, str, Kind, Better]:
-    """What Heading.head() gives."""
-    name, title, unit = (fields.text(field) for field in ("name", "title", "unit"))
-    return name, title, unit, fields.choice("kind", KINDS), fields.choice("better", BETTER)

@@ -4,21 +4,38 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import Literal
 
-from cvmtune.core.fields import Fields
+# It takes a second to load, so only who computes an interval loads it. Whether it is there is asked at once:
+# nobody is to learn that it is not when all rounds have been measured.
+if find_spec("scipy") is None:
+    raise ModuleNotFoundError("No module named 'scipy'", name="scipy")
 
 KEPT_SAMPLES = 2000
-RESAMPLES = 2000
-SEED = 1  # any constant: the same samples must always give the same interval
-Z95 = 1.96  # half-width of a normal distribution's 95 % interval, in standard deviations
+
+LEAST_ROUNDS = 5
+"""The fewest rounds of which an interval is told. Student's t gives one from two on, of 12.7 standard errors
+either way: it says nothing, and takes for normal what was seen twice."""
+
+HOPELESS_ROUNDS = 1000
+"""Nobody runs more rounds than this to settle a metric: then the effect is too small to see."""
+
+# The largest float is e^709.78.
+_LARGEST_LOG = 709.0
+
+IntervalKind = Literal["95 %", "spread"]
 
 
 @dataclass(frozen=True)
 class Stats:
-    """Figures over all `n` samples of a metric, in its unit; `samples` may be a thinned selection of them."""
+    """Figures over all `n` samples of a metric, in its unit; `samples` may be a thinned selection of them.
+
+    ValueError if there are none, or more than `n`.
+    """
 
     n: int
     median: float
@@ -26,13 +43,50 @@ class Stats:
     mean: float
     samples: tuple[float, ...]
 
-    @classmethod
-    def from_json(cls, data: object, where: str = "stats") -> Stats:
-        fields = Fields(data, where, ("n", "median", "p99", "mean", "samples"))
-        n, samples = fields.integer("n"), fields.numbers("samples")
-        if n < len(samples):
-            raise fields.error("n", f"{n}, but {len(samples)} samples are listed")
-        return cls(n, fields.number("median"), fields.number("p99"), fields.number("mean"), samples)
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.samples) <= self.n:
+            raise ValueError(f"{self.n} samples, of which {len(self.samples)} are listed")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """From `low` to `high`; ValueError if the lower is not first.
+
+    Of kind "95 %" it holds the true value in 95 of 100 repetitions. Of kind "spread" it is the lowest and the
+    highest that was seen, and promises nothing.
+    """
+
+    low: float
+    high: float
+    kind: IntervalKind
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise ValueError(f"an interval from {self.low} to {self.high}")
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A ratio, above 1 where it is a gain.
+
+    `rounds` is how many it was measured in, None where that is unknown; of a single one there is no interval.
+    """
+
+    ratio: float
+    interval: Interval | None
+    rounds: int | None = None
+
+    @property
+    def ci95(self) -> tuple[float, float] | None:
+        """The 95 % interval, all that anything may be concluded from; None where there is only a spread."""
+        if self.interval is None or self.interval.kind != "95 %":
+            return None
+        return self.interval.low, self.interval.high
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known to be a gain or a loss: the 95 % interval does not hold 1."""
+        return self.ci95 is not None and not self.ci95[0] <= 1 <= self.ci95[1]
 
 
 Pair = tuple[Sequence[float], Sequence[float]]
@@ -70,53 +124,68 @@ def summarise(samples: Sequence[float]) -> Stats:
     )
 
 
-def ratio_of_means(pairs: Sequence[Pair]) -> float | None:
-    """Mean of all first samples over mean of all second ones; None where the latter is not positive.
+def log_ratios(pairs: Sequence[Pair]) -> list[float] | None:
+    """Of each pair of rounds the logarithm of the ratio of their means; None where one mean is not positive.
 
     A count whose background was subtracted may fall slightly below 0; a ratio to it would mean nothing.
     """
-    return _ratio([_sums(pair) for pair in pairs])
+    means = [(mean(first), mean(second)) for first, second in pairs]
+    if any(one <= 0 for both in means for one in both):
+        return None
+    return [math.log(first) - math.log(second) for first, second in means]
 
 
-def bootstrap_interval(pairs: Sequence[Pair]) -> tuple[float, float] | None:
-    """95 % interval of `ratio_of_means`, by the percentile bootstrap over pairs of rounds (Efron, 1979).
+def effect(logs: Sequence[float]) -> Effect:
+    """The ratio of which each of at least one round saw the logarithm, with its 95 % interval or its spread.
 
-    Rounds are resampled, not samples, because the samples of a round are not independent; both rounds of a
-    pair are drawn together, because what disturbed one is likely to have disturbed the other. With under ten
-    pairs or so the interval comes out somewhat too narrow.
-
-    None for fewer than two pairs, which say nothing about the spread, and where the interval has no upper end
-    because too many resamples have a denominator that is not positive.
+    The ratio is the geometric mean of the rounds'. The interval is Student's (1908), on the logarithms: their
+    mean, and either way their standard error times t of n - 1 degrees of freedom. Samples of a round are not
+    independent, so a round counts once, however many it has; what slowed both sides of a pair alike is in
+    neither. With fewer than LEAST_ROUNDS the spread takes its place.
     """
-    if len(pairs) < 2:
-        return None
-    sums = [_sums(pair) for pair in pairs]
-    draw = random.Random(SEED)
-    ratios = sorted(
-        math.inf if ratio is None else ratio
-        for ratio in (_ratio(draw.choices(sums, k=len(sums))) for _ in range(RESAMPLES))
-    )
-    low, high = ratios[round(0.025 * RESAMPLES)], ratios[round(0.975 * RESAMPLES) - 1]
-    return (low, high) if high < math.inf else None
+    centre, n = mean(logs), len(logs)
+    interval: Interval | None = None
+    if n >= LEAST_ROUNDS:
+        half = _t975(n - 1) * _deviation(logs) / math.sqrt(n)
+        interval = Interval(_exp(centre - half), _exp(centre + half), "95 %")
+    elif n > 1:
+        interval = Interval(_exp(min(logs)), _exp(max(logs)), "spread")
+    return Effect(_exp(centre), interval, n)
 
 
-def rounds_to_settle(pairs: Sequence[Pair]) -> int | None:
-    """About how many more pairs of rounds would keep the interval clear of 1.
+def rounds_to_settle(logs: Sequence[float]) -> int | None:
+    """About how many more rounds would keep the 95 % interval of such log ratios clear of 1, at least one.
 
-    The effect size is the mean of the pairs' differences in their standard deviations. An interval's
-    half-width shrinks with the root of the number of pairs, so with (Z95 / effect)^2 pairs it just ceases to
-    reach 1: an estimate, with even odds even if the effect is real. None where there is no effect to settle,
-    or where the spread is unknown.
+    The interval's half-width is t * deviation / sqrt(n). The answer is the least n at which it is below the
+    mean that was seen: an estimate, with even odds even if the effect is real. None where there is no effect
+    to settle, where its deviation is unknown, or where it takes more than HOPELESS_ROUNDS.
     """
-    if len(pairs) < 2:
+    if len(logs) < 2:
         return None
-    differences = [mean(first) - mean(second) for first, second in pairs]
-    centre = mean(differences)
-    spread = math.sqrt(math.fsum((one - centre) ** 2 for one in differences) / (len(pairs) - 1))
-    if not centre:
-        return None
-    needed = math.ceil((Z95 * spread / centre) ** 2)
-    return max(1, needed - len(pairs))
+    distance, deviation = abs(mean(logs)), _deviation(logs)
+    least = max(LEAST_ROUNDS, len(logs) + 1)
+    for n in range(least, len(logs) + HOPELESS_ROUNDS + 1):
+        if _t975(n - 1) * deviation / math.sqrt(n) < distance:
+            return n - len(logs)
+    return None
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """The standard deviation of which these, at least two, are a sample."""
+    centre = mean(values)
+    return math.sqrt(math.fsum((one - centre) ** 2 for one in values) / (len(values) - 1))
+
+
+@cache
+def _t975(freedom: int) -> float:
+    """What 97.5 % of Student's t distribution with so many degrees of freedom lie below."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.975))
+
+
+def _exp(log: float) -> float:
+    return math.exp(min(log, _LARGEST_LOG))
 
 
 def _at(ordered: Sequence[float], percent: float) -> float:
@@ -138,15 +207,3 @@ def _thin(ordered: Sequence[float]) -> Sequence[float]:
     last = (len(ordered) + 1) // 2 - 1  # of the lower half; with an odd number both halves hold the median
     picked = [round(i * last / (keep - 1)) for i in range(keep)]
     return [ordered[i] for i in picked] + [ordered[-1 - i] for i in reversed(picked)]
-
-
-def _sums(pair: Pair) -> tuple[float, int, float, int]:
-    """Sum and number of each side's samples: all that a ratio of means needs of a pair."""
-    first, second = pair
-    return math.fsum(first), len(first), math.fsum(second), len(second)
-
-
-def _ratio(sums: Sequence[tuple[float, int, float, int]]) -> float | None:
-    numerator = math.fsum(s[0] for s in sums) / sum(s[1] for s in sums)
-    denominator = math.fsum(s[2] for s in sums) / sum(s[3] for s in sums)
-    return numerator / denominator if denominator > 0 else None

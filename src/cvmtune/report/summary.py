@@ -10,7 +10,7 @@ from cvmtune.report.gains import Factorial
 from cvmtune.report.rule import Goal, Rules
 from cvmtune.report.schema import Breakdown, Metric, Result, Results
 from cvmtune.report.stats import Stats, percentile
-from cvmtune.report.table import NO_FIGURE, format_effect, format_figure, format_ratio
+from cvmtune.report.text import HOW_TO_READ, NO_FIGURE, RATIO, format_effect, format_figure, why_no_order
 
 PAGE = "summary.md"
 """The page's name; it shows the pictures that are beside it."""
@@ -19,6 +19,13 @@ _NS_PER_MS = 1e6
 _ORDINARY = "vm, feature off"
 # States that a picture of where the time goes has, in its order; of other machines it has what there is.
 _SHOWN = ("off", "on")
+VERDICTS = (
+    "experiment",
+    "verdict",
+    "count, off → on",
+    "asked for, of hardware: as a ratio",
+    "emulated ratio off/on",
+)
 
 
 def files(results: Results, rules: Rules) -> Mapping[str, str]:
@@ -30,13 +37,13 @@ def files(results: Results, rules: Rules) -> Mapping[str, str]:
 def page(results: Results, rules: Rules, pictures: Sequence[str] = ()) -> str:
     """The page; the same results give the same text.
 
-    The rules say by which figure a verdict is told, of which experiments there are latencies (those that have
-    a goal, or turn several features on) and gains.
+    The rules say by which figure a verdict is told, and of which experiments there are latencies and gains:
+    those that turn several features on.
     """
-    sections = [_where(results), _verdicts(results, rules)]
+    sections = [_where(results), *results.notes, verdicts(results, rules), HOW_TO_READ]
     for result in results.results:
         rule = rules.get(result.feature)
-        if rule and (rule.goal or rule.factors):
+        if rule and rule.factors:
             sections.append(_latencies(results, result, rule.goal))
         compared = rule.factors.metrics if rule and rule.factors else ()
         found = (one for one in results.factorials if one.machine == result.machine)
@@ -60,14 +67,26 @@ def _one_of(value: object) -> str:
     return str(next(iter(value.values()), "")) if isinstance(value, dict) else str(value)
 
 
-def _verdicts(results: Results, rules: Rules) -> str:
+def verdicts(results: Results, rules: Rules) -> str:
+    """The table of what became of each experiment, beside what was asked for; README has it too."""
     rows = []
     for result in results.results:
         rule = rules.get(result.feature)
-        headline = next((m for m in result.metrics if rule and m.name == rule.headline), None)
-        what = f"{headline.title}: {_figure(headline.off)} → {_figure(headline.on)}" if headline else ""
-        rows.append((result.feature, result.machine, result.verdict, what))
-    return _table(("feature", "machine", "verdict", "off → on"), rows)
+        by_name = {metric.name: metric for metric in result.metrics}
+        headline = by_name.get(rule.headline) if rule else None
+        count = (
+            f"{headline.title}: {_figure(headline.off)} → {_figure(headline.on)}" if headline else NO_FIGURE
+        )
+        goal = rule.goal if rule else None
+        asked = f"{goal.asked}: {goal.ratio:g}" if goal else ""
+        reached = [
+            f"{metric.title}: {format_effect(metric.effect)}, {goal.bar(metric)}"
+            for metric in map(by_name.get, goal.metrics if goal else ())
+            if metric and goal
+        ]
+        where = f"{result.feature}, {result.machine}"
+        rows.append((where, result.verdict, count, asked, "; ".join(reached) or NO_FIGURE))
+    return _table(VERDICTS, rows)
 
 
 def _figure(stats: Stats) -> str:
@@ -81,12 +100,12 @@ def _latencies(results: Results, result: Result, goal: Goal | None) -> str:
         if metric.kind == "time":
             ordinary = dict(results.measured(metric)).get(_ORDINARY)
             beside = f"{ordinary.mean / metric.on.mean:.2f}" if ordinary else NO_FIGURE
-            rows.append((metric.title, _ms(metric.off), _ms(metric.on), format_ratio(metric), beside))
+            rows.append((metric.title, _ms(metric.off), _ms(metric.on), format_effect(metric.effect), beside))
     heading = (
         "latency in ms: mean; p50, p95, p99 (of how many)",
         "all off",
         "all on",
-        "off/on [95 %]",
+        f"off/on, {RATIO}",
         f"vm off/{result.machine} on",
     )
     table = _table(heading, rows)
@@ -94,7 +113,7 @@ def _latencies(results: Results, result: Result, goal: Goal | None) -> str:
         return table
     bars = ", ".join(f"{one.name} {goal.bar(one)}" for one in result.metrics if one.name in goal.metrics)
     asked = f"a ratio of {goal.ratio:g} {goal.condition}".rstrip()
-    return f"{table}\n\nAsked for: {asked}; by the intervals: {bars}."
+    return f"{table}\n\nTarget: {asked}; by the 95 % intervals: {bars}."
 
 
 def _ms(stats: Stats) -> str:
@@ -108,20 +127,19 @@ def _in_ms(ns: float) -> str:
 
 def _gains(found: Factorial) -> str:
     effects = [
-        (gain.factor, *(format_effect(e) if e else NO_FIGURE for e in (gain.alone, gain.last, gain.overall)))
-        for gain in found.gains
+        (gain.factor, *map(format_effect, (gain.alone, gain.last, gain.overall))) for gain in found.gains
     ]
-    text = f"{found.title}:\n\n" + _table(("feature", "alone", "as the last", "in the mean"), effects)
+    text = f"{found.title}:\n\n" + _table(("feature", "alone", "added last", "on average"), effects)
     if found.interactions:
         pairs = (f"{one.first} with {one.second} {format_effect(one.effect)}" for one in found.interactions)
         text += f"\n\nInteractions (above 1: one gains more where the other is on): {'; '.join(pairs)}."
     if found.steps:
         turns = ", then ".join(f"{step.factor} ({format_effect(step.gain)})" for step in found.steps)
         return (
-            f"{text}\n\nTurn on first: {turns}. What is not named gains nothing more that can be seen, or "
-            "was not measured with these."
+            f"{text}\n\nTurn on first: {turns}. The others gave no measurable further gain, or were not "
+            "measured with these."
         )
-    return f"{text}\n\nNo feature alone gains anything that can be seen."
+    return f"{text}\n\n{why_no_order(found) or 'No feature alone gave a measurable gain.'}"
 
 
 def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -11,22 +11,21 @@ from rich.table import Table
 from rich.text import Text
 
 from cvmtune.experiments.rounds import Kind
-from cvmtune.report.gains import Effect, Factorial
+from cvmtune.report.gains import Factorial
 from cvmtune.report.schema import Metric, Result, Results, Verdict
 from cvmtune.report.stats import Stats
-
-NO_FIGURE = "n/a"
+from cvmtune.report.text import HOW_TO_READ, format_effect, format_figure, why_no_order
 
 FOOTNOTE = (
     "Times were taken under emulation: only their ratios mean something, and none is a hardware's figure. "
-    "A ratio above 1 is better with the feature on; its 95 % interval is in brackets."
+    + HOW_TO_READ
 )
 
 _KINDS: tuple[tuple[Kind, str], ...] = (
     ("count", "Counts"),
     ("time", "Times (emulated)"),
 )
-_COLOURS: dict[Verdict, str] = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.UNDECIDED: "yellow"}
+COLOURS: dict[Verdict, str] = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.UNDECIDED: "yellow"}
 
 
 def print_tables(results: Results, console: Console) -> None:
@@ -34,12 +33,20 @@ def print_tables(results: Results, console: Console) -> None:
     console.print(verdicts(results))
     for result in results.results:
         console.print(metrics(results, result))
+        for note in result.notes:
+            console.print(Text(note))
+        if result.notes:
+            console.print()
     for factorial in results.factorials:
         console.print(gains(factorial))
+        if untold := why_no_order(factorial):
+            console.print(Text(untold), "", sep="\n")
     if results.beside():
         console.print(beside(results))
     console.print(key(results))
-    console.print(FOOTNOTE, style="dim")
+    console.print(FOOTNOTE, style="dim", markup=False)
+    for note in results.notes:
+        console.print(Text(note))
 
 
 def verdicts(results: Results) -> Table:
@@ -50,7 +57,7 @@ def verdicts(results: Results) -> Table:
     table.add_column("verdict", no_wrap=True)
     table.add_column("why", ratio=1)
     for result in results.results:
-        verdict = Text(result.verdict, style=f"bold {_COLOURS[result.verdict]}")
+        verdict = Text(result.verdict, style=f"bold {COLOURS[result.verdict]}")
         table.add_row(Text(result.feature), Text(result.machine), verdict, Text(result.why))
     return table
 
@@ -62,7 +69,7 @@ def metrics(results: Results, result: Result) -> Table:
     table.add_column("metric", no_wrap=True)
     for figure in ("median", "mean", "p99"):
         table.add_column(figure, justify="right", no_wrap=True)
-    table.add_column("ratio [95 %]", no_wrap=True)
+    table.add_column("ratio", no_wrap=True)
     for kind, heading in _KINDS:
         of_kind = [metric for metric in result.metrics if metric.kind == kind]
         if of_kind:
@@ -74,15 +81,15 @@ def metrics(results: Results, result: Result) -> Table:
 
 
 def gains(factorial: Factorial) -> Table:
-    """What each feature gains in one metric: alone, as the last of all, and in the mean over the others."""
+    """What each feature gains in one metric: alone, added last of all, and on average over the others."""
     title = Text(f"What each feature gains on {factorial.machine}: {factorial.title}")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("feature")
-    for heading in ("alone", "as the last", "in the mean"):
+    for heading in ("alone", "added last", "on average"):
         table.add_column(heading, no_wrap=True)
     for gain in factorial.gains:
         effects = (gain.alone, gain.last, gain.overall)
-        table.add_row(Text(gain.factor), *(Text(format_effect(e) if e else NO_FIGURE) for e in effects))
+        table.add_row(Text(gain.factor), *(Text(format_effect(e)) for e in effects))
     return table
 
 
@@ -109,28 +116,6 @@ def key(results: Results) -> Table:
     return table
 
 
-def format_figure(value: float) -> str:
-    """A figure with three significant digits, or all those before the point; millions as in "1.23M"."""
-    if abs(value) >= 1_000_000:
-        return f"{value / 1_000_000:#.3g}".rstrip(".") + "M"
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:#.3g}".rstrip(".") if value else "0"
-
-
-def format_ratio(metric: Metric) -> str:
-    """The ratio, as in "5.10 [4.80, 5.60]"."""
-    if metric.ratio is None:
-        return NO_FIGURE
-    return format_effect(Effect(metric.ratio, metric.ci95))
-
-
-def format_effect(effect: Effect) -> str:
-    """The same of an effect."""
-    interval = "" if effect.ci95 is None else " [" + ", ".join(map(format_figure, effect.ci95)) + "]"
-    return format_figure(effect.ratio) + interval
-
-
 def _row(metric: Metric, measured: Sequence[tuple[str, Stats]]) -> list[Text]:
     """One row whose cells have a line for the name, then one for each of `measured`."""
 
@@ -143,5 +128,6 @@ def _row(metric: Metric, measured: Sequence[tuple[str, Stats]]) -> list[Text]:
         column(stats.median for _, stats in measured),
         column(stats.mean for _, stats in measured),
         column(stats.p99 for _, stats in measured),
-        Text(format_ratio(metric).replace(" [", "\n[")),  # two lines: they must fit a terminal of 80 columns
+        # Two lines: they must fit a terminal of 80 columns.
+        Text("\n".join(format_effect(metric.effect).split(maxsplit=1))),
     ]

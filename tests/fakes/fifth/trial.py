@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 from cvmtune.experiments.bench import Bench
@@ -12,8 +12,9 @@ from cvmtune.experiments.guest import applied
 from cvmtune.experiments.measure import Measure
 from cvmtune.experiments.rounds import Series
 from cvmtune.features.trial import Trial
+from cvmtune.report.evidence import Evidence, Judged
 from cvmtune.report.rule import Rule
-from cvmtune.report.schema import Baseline, Metric, Verdict
+from cvmtune.report.schema import Verdict
 from tests.fakes.fifth.feature import Toy
 
 TOYS = Measure("toys", "Toys per child", "each")
@@ -37,8 +38,8 @@ class ToyExperiment(Experiment[Bench, State]):
         yield TOYS.value(float(site.guest.read_text(Toy.path)))
 
 
-def judge(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> tuple[Verdict, str]:
-    (toys,) = (one for one in metrics if one.name == TOYS.name)
+def judge(evidence: Evidence) -> Judged:
+    toys = evidence.by_name[TOYS.name]
     return (Verdict.PASS if toys.on.mean > toys.off.mean else Verdict.FAIL), "as many toys as there are"
 
 

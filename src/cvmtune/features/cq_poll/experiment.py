@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from cvmtune.experiments.bench import Bench
 from cvmtune.experiments.counters import Counters
-from cvmtune.experiments.experiment import OFF, ON, Experiment, Form, Measurement, State
+from cvmtune.experiments.experiment import OFF, ON, Experiment, Form, Measurement, State, Usual
 from cvmtune.experiments.guest import applied, loaded_module
 from cvmtune.experiments.rounds import Series
 from cvmtune.experiments.tracing import counted
@@ -71,6 +71,7 @@ class CqPollExperiment(Experiment[Site, CqPollState]):
     scale: CqPollScale = CqPollScale()
     others: tuple[Switch, ...] = ()
     name: ClassVar[str] = "cq-poll"
+    usual: ClassVar[Usual] = Usual(15.0, 20.0)
 
     @property
     def states(self) -> Mapping[str, CqPollState]:
@@ -89,7 +90,7 @@ class CqPollExperiment(Experiment[Site, CqPollState]):
         return (
             Form(parts=nfs_rdma.PROVIDERS[:1])
             if brief
-            else Form(3, self._baselines, parts=nfs_rdma.PROVIDERS)
+            else Form(baselines=self._baselines, parts=nfs_rdma.PROVIDERS)
         )
 
     def _baselines(self, machine: MachineName, rounds: int) -> list[Measurement]:

@@ -33,20 +33,20 @@ COMPLETION = Measure(
 
 
 def _per_write(name: str, what: str) -> Measure:
-    return Measure(f"{name}_per_write", f"{what}, per write", "per write")
+    return Measure(f"{name}_per_write", f"{what} per write", "per write")
 
 
 WAKEUPS_PER_WRITE = _per_write("wakeups", "Completion events that woke a handler")
 WORKS_PER_WRITE = _per_write("works", "Works that workqueues ran")
-IPIS_PER_WRITE = _per_write("ipis", "Hardware IPIs, all CPUs")
-INTERRUPTS_PER_WRITE = _per_write("interrupts", "Interrupts of all kinds, all CPUs")
+IPIS_PER_WRITE = _per_write("ipis", "Hardware IPIs of all CPUs")
+INTERRUPTS_PER_WRITE = _per_write("interrupts", "Interrupts of all kinds and CPUs")
 SWITCHES_PER_WRITE = _per_write("switches", "Context switches")
-EXITS_PER_WRITE = _per_write("exits", "Exits of all the guest's vCPUs")
+EXITS_PER_WRITE = _per_write("exits", "Exits of all vCPUs")
 
-WRITE_RTT = Measure("write_rtt", "The same, from the RPC's sending to its reply", "ns", "time")
-WRITE_EXE = Measure("write_exe", "The same, from the RPC's start to its end", "ns", "time")
-POLLER_USE = Measure("poller_use", "CPUs that the poller takes under that load", "CPUs")
-WRITE_CPU_USE = Measure("write_cpu_use", "Physical CPUs that the guest takes under that load", "CPUs")
+WRITE_RTT = Measure("write_rtt", "Write at a rate, from its RPC's sending to the reply", "ns", "time")
+WRITE_EXE = Measure("write_exe", "Write at a rate, from its RPC's start to its end", "ns", "time")
+POLLER_USE = Measure("poller_use", "CPUs that the poller takes under writes at a rate", "CPUs")
+WRITE_CPU_USE = Measure("write_cpu_use", "Physical CPUs that the guest takes under writes at a rate", "CPUs")
 POLLER_IDLE_USE = Measure("poller_idle_use", "CPUs that the poller takes while nobody uses the mount", "CPUs")
 EVENT_PATH = Measure(
     "event_path",
@@ -55,9 +55,13 @@ EVENT_PATH = Measure(
 )
 
 
+WRITE = "write"
+"""The name of the latency of writes at a rate."""
+
+
 def write_at(rate: int) -> Measure:
     """The latency of writes at a rate, in writes a second."""
-    return Measure("write", f"4 KiB write, {rate} a second, as the program sees it", "ns", "time")
+    return Measure(WRITE, f"4 KiB write, {rate} a second, as the program sees it", "ns", "time")
 
 
 def write_by(depth: int) -> Measure:
@@ -85,6 +89,5 @@ WAKEUPS = Event(
     # The poller asks for them only while something that computes for long shares its CPU, and a TPC-B
     # transaction computes for longer than a write does.
     most_on=0.5,
-    allowed="completion events",
 )
 POLLER = Use("poller_use", "CPUs that the poller takes", poller_seconds)

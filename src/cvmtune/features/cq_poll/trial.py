@@ -5,14 +5,22 @@ from __future__ import annotations
 
 from cvmtune.features.cq_poll.about import ABOUT
 from cvmtune.features.cq_poll.experiment import CqPollExperiment
-from cvmtune.features.cq_poll.metrics import WAKEUPS_PER_WRITE
+from cvmtune.features.cq_poll.metrics import (
+    POLLER_IDLE_USE,
+    POLLER_USE,
+    WAKEUPS_PER_WRITE,
+    WRITE,
+    WRITE_CPU_USE,
+)
 from cvmtune.features.cq_poll.paths import CqPollPaths
 from cvmtune.features.cq_poll.switch import CqPollSwitch
 from cvmtune.features.cq_poll.verdict import verdict
 from cvmtune.features.trial import Switch, Trial
-from cvmtune.report.rule import Rule
+from cvmtune.report.rule import Goal, Rule
 
-_RULE = Rule(verdict, WAKEUPS_PER_WRITE.name, about=ABOUT)
+_COSTS = (POLLER_USE.name, POLLER_IDLE_USE.name, WRITE_CPU_USE.name)
+_GOAL = Goal("storage write 600+ µs → < 400 µs", (WRITE,), 1.5)
+_RULE = Rule(verdict, WAKEUPS_PER_WRITE.name, _COSTS, _GOAL, about=ABOUT)
 
 
 def _beside(others: tuple[Switch, ...]) -> Trial:

@@ -15,7 +15,7 @@ from typing import ClassVar
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import System
 from cvmtune.experiments.bench import Bench
-from cvmtune.experiments.experiment import OFF, ON, Experiment, Form, Measurement, State
+from cvmtune.experiments.experiment import OFF, ON, Experiment, Form, Measurement, State, Usual
 from cvmtune.experiments.guest import SGI_ROWS, hackbench, loaded_module, pingpong
 from cvmtune.experiments.host import Host
 from cvmtune.experiments.rounds import Series
@@ -61,13 +61,14 @@ class IpiExperiment(Experiment[Bench, IpiState]):
 
     scale: IpiScale = IpiScale()
     name: ClassVar[str] = "ipi"
+    usual: ClassVar[Usual] = Usual(1.0, 6.0)
 
     @property
     def states(self) -> Mapping[str, IpiState]:
         return {one.name: one for one in (IpiState(OFF), IpiState(ON, on=True), IpiState(NOHLT))}
 
     def form(self, *, brief: bool) -> Form:
-        return Form() if brief else Form(5, self._baselines)
+        return Form() if brief else Form(baselines=self._baselines)
 
     def _baselines(self, machine: MachineName, rounds: int) -> list[Measurement]:
         polling = Measurement(self.name, machine, (NOHLT,), rounds, append=("nohlt",))

@@ -14,7 +14,8 @@ from cvmtune.experiments.host import HaltPoll
 from cvmtune.experiments.path_length import Paths, exit_path
 from cvmtune.experiments.rounds import Round, Series
 from cvmtune.features.vtimer import metrics
-from cvmtune.features.vtimer.experiment import STATES, Site, VtimerScale, prepared
+from cvmtune.features.vtimer.experiment import STATES
+from cvmtune.features.vtimer.site import Site, VtimerScale, prepared
 from cvmtune.features.vtimer.switch import TRAVEL_EXITS
 from cvmtune.lab.specs import NO_MONITOR_TIMER, MachineName
 

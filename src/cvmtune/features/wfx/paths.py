@@ -16,8 +16,8 @@ from cvmtune.experiments.guest import applied
 from cvmtune.experiments.host import HaltPoll
 from cvmtune.experiments.path_length import Paths, exit_path
 from cvmtune.experiments.rounds import Round, Series
-from cvmtune.features.wfx.experiment import DEFAULT_SCALE, Site, WfxScale, site_of
 from cvmtune.features.wfx.metrics import WAKE_PATHS
+from cvmtune.features.wfx.site import DEFAULT_SCALE, Site, WfxScale, site_of
 from cvmtune.features.wfx.switch import WfxSwitch
 from cvmtune.lab.specs import NO_MONITOR_TIMER, MachineName
 

@@ -53,7 +53,7 @@ class Growth:
         found = dict(self._events(of_host=False))
         found[SWITCHES] = ("Context switches", float(after.switches - before.switches))
         if self.nested:
-            found[EXITS] = ("Exits of all the guest's vCPUs", after.exits - before.exits)
+            found[EXITS] = ("Exits of all vCPUs", after.exits - before.exits)
             found |= self._events(of_host=True)
         return found
 

@@ -18,7 +18,7 @@ from statistics import median
 from typing import ClassVar
 
 from cvmtune.experiments.bench import Bench
-from cvmtune.experiments.experiment import OFF, ON, Experiment, Form, Measurement, State
+from cvmtune.experiments.experiment import OFF, ON, Experiment, Form, Measurement, State, Usual
 from cvmtune.experiments.path_length import hypercalls
 from cvmtune.experiments.rounds import RawRun, Round, Series
 from cvmtune.experiments.tracing import counted
@@ -64,6 +64,7 @@ class BlackboxExperiment(Experiment[Site, BlackboxState]):
     switches: tuple[Switch, ...]
     scale: BlackboxScale = DEFAULT_SCALE
     name: ClassVar[str] = "blackbox"
+    usual: ClassVar[Usual] = Usual(125.0, 53.0)
     machines: ClassVar[tuple[MachineName, ...]] = (MachineName.CVM,)
 
     @property
@@ -81,8 +82,7 @@ class BlackboxExperiment(Experiment[Site, BlackboxState]):
         if brief:
             return Form(baselines=self.on_vm, combined=self.features)
         return Form(
-            4,
-            self._baselines,
+            baselines=self._baselines,
             combined=tuple(name for name in self.states if name not in (OFF, ON)),
             more=True,
             also={_POWER_CUT_TITLE: self._cut_power},

@@ -53,15 +53,15 @@ class Named:
 
     def counted(self, suffix: str, title: str) -> Measure:
         """Something that is counted, per unit."""
-        per = f"per {self.unit}"
-        return Measure(f"{self.name}_{suffix}", f"{title}, {per}: {self.title}", per)
+        of = {"tx": "transaction"}.get(self.unit, self.unit)
+        return Measure(f"{self.name}_{suffix}", f"{title} per {of} ({self.title})", f"per {self.unit}")
 
     def used(self, suffix: str, title: str) -> Measure:
         """CPUs that something takes."""
-        return Measure(f"{self.name}_{suffix}", f"{title}: {self.title}", "CPUs")
+        return Measure(f"{self.name}_{suffix}", f"{title} ({self.title})", "CPUs")
 
     def lost(self, what: str, unit: str) -> Measure:
-        return Measure(f"{self.name}_{LOST}", f"{what}: {self.title}", unit)
+        return Measure(f"{self.name}_{LOST}", f"{what} ({self.title})", unit)
 
     def parts(self, titles: Mapping[str, str]) -> Mapping[str, Measure]:
         """The parts of the mean latency."""

@@ -9,7 +9,7 @@ from cvmtune.features.trial import Trial, switches_of
 from cvmtune.report.rule import Factors, Rule
 from cvmtune.workloads.blackbox.about import ABOUT
 from cvmtune.workloads.blackbox.experiment import BlackboxExperiment
-from cvmtune.workloads.blackbox.metrics import MAIN_METRICS
+from cvmtune.workloads.blackbox.metrics import CPU_USE, MAIN_METRICS
 from cvmtune.workloads.blackbox.verdict import GOAL, BlackboxJudge
 
 
@@ -21,7 +21,8 @@ def trial_of(features: Iterable[Trial]) -> Trial:
     states = {name: state.features for name, state in experiment.states.items()}
     rule = Rule(
         judge,
-        headline=f"{MAIN_METRICS[1]}_{judge.events[0].suffix}",
+        headline=f"{MAIN_METRICS[1]}_{judge.saved[0].event.suffix}",
+        costs=tuple(f"{load}_{CPU_USE}" for load in MAIN_METRICS),
         goal=GOAL,
         factors=Factors(experiment.features, states, MAIN_METRICS),
         about=ABOUT,
