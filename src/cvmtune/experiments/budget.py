@@ -53,7 +53,8 @@ class Budget:
         return tuple(left)
 
     def fits(self, jobs: Sequence[Job], later: Sequence[Boot], rounds: int) -> bool:
-        """Whether there is time for these jobs, and for boots that come later, with so many rounds each."""
+        """Whether there is time for these jobs with so many rounds each, and for boots that come later with
+        one."""
         if self._deadline is None:
             return True
         return self.pace * _usual_s(jobs, later, rounds) <= self._deadline - self._clock()
@@ -70,9 +71,9 @@ class Budget:
         self._measured |= measured
 
     def rounds(self, jobs: Sequence[Job], later: Sequence[Boot]) -> int | None:
-        """The number of rounds that each of these jobs can have, if boots come later whose jobs have as many;
-        at least 1. None if there is time for all that is wanted. Boots that there is no time for at all do
-        not count."""
+        """The number of rounds that each of these jobs can have, if boots come later whose jobs have one; at
+        least 1. None if there is time for all that is wanted. Boots that there is no time for do not
+        count."""
         if not self.fits(jobs, later, 1):
             later = ()
         every = [*jobs, *(job for boot in later for job in boot.jobs)]
@@ -96,8 +97,10 @@ class Budget:
 
 
 def _usual_s(jobs: Sequence[Job], later: Sequence[Boot], rounds: int | None) -> float:
+    """How long these usually take; what comes later are baselines, and has one round if there is a limit."""
     of_jobs = sum(job.usual_s(rounds) for job in jobs)
-    return of_jobs + sum(boot.usual_s + _usual_s(boot.jobs, (), rounds) for boot in later)
+    fewest = None if rounds is None else 1
+    return of_jobs + sum(boot.usual_s + _usual_s(boot.jobs, (), fewest) for boot in later)
 
 
 class Turns:

@@ -108,8 +108,9 @@ class _Campaign:
         """Do the jobs of a boot; return those that are left because the machine is gone."""
         here = {job.experiment.name for job in boot.jobs if job.judged}
         jobs = [job for job in boot.jobs if job.experiment.name in here or self._is_measured(job)]
-        only_baselines = not any(job.judged for job in jobs)
-        if not jobs or self._budget.over or (only_baselines and not self._budget.fits((), (boot,), 1)):
+        # Baselines alone begin only if they can end in time.
+        alone = () if here else (replace(boot, jobs=tuple(jobs)),)
+        if not jobs or self._budget.over or not self._budget.fits((), alone, 1):
             return self._miss(boot.jobs, NO_TIME, {})
         options = BootOptions(append=boot.append, host_append=boot.host_append)
         tools = tuple(dict.fromkeys(path for job in jobs for path in self._tools[job.experiment.name]))
@@ -121,8 +122,10 @@ class _Campaign:
             except (LabError, OSError) as error:
                 return self._fail(jobs, error, {})
             self._budget.learn(boot.usual_s, machine.boot_seconds, measured=False)
-            self._tell(boot, jobs, later, machine)
-            units = max(1, round(sum(job.usual_s(self._budget.rounds(jobs, later)) for job in jobs)))
+            fitting = self._budget.fitting(jobs)
+            self._tell(boot, jobs, fitting, self._beside(later, fitting), machine)
+            rounds = self._budget.rounds(fitting, self._beside(later, fitting))
+            units = max(1, round(sum(job.usual_s(rounds) for job in fitting)))
             with self._lab.progress.step(f"measuring on {boot}", units) as step:
                 return self._jobs(jobs, later, machine, environment, step)
 
@@ -151,7 +154,7 @@ class _Campaign:
                 continue
             rest = [one for one in left if one in fitting]
             try:
-                self._measure(job, machine, environment, step, rest, later)
+                self._measure(job, machine, environment, step, rest, self._beside(later, (job, *rest)))
             except UsageError:
                 raise
             except LabError as error:
@@ -164,6 +167,22 @@ class _Campaign:
 
     def _too_long(self, job: Job) -> str:
         return f"{NO_TIME} It takes about {self._budget.expected_min(job)} min here: see --budget."
+
+    def _beside(self, later: Sequence[Boot], jobs: Sequence[Job]) -> tuple[Boot, ...]:
+        """What comes later, without baselines that will have nothing to stand beside."""
+        names = {job.experiment.name for job in jobs}
+        kept = (
+            replace(
+                boot,
+                jobs=tuple(
+                    job
+                    for job in boot.jobs
+                    if job.judged or job.experiment.name in names or self._is_measured(job)
+                ),
+            )
+            for boot in later
+        )
+        return tuple(boot for boot in kept if boot.jobs)
 
     def _is_measured(self, job: Job) -> bool:
         """Whether there is something that a baseline can stand beside."""
@@ -208,11 +227,17 @@ class _Campaign:
         findings = {**raw.findings, "seconds": round(took, 1)}
         self.measured.add(job, replace(raw, findings=findings, problem=NO_TIME if missed else ""))
 
-    def _tell(self, boot: Boot, jobs: Sequence[Job], later: Sequence[Boot], machine: Machine) -> None:
+    def _tell(
+        self,
+        boot: Boot,
+        jobs: Sequence[Job],
+        fitting: Sequence[Job],
+        later: Sequence[Boot],
+        machine: Machine,
+    ) -> None:
         """Say what will be done, before it begins."""
         if self._budget.over:
             return
-        fitting = self._budget.fitting(jobs)
         names, left_out = (
             ", ".join(dict.fromkeys(job.experiment.name for job in jobs if (job in fitting) is wanted))
             for wanted in (True, False)
