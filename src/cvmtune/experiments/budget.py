@@ -74,8 +74,7 @@ class Budget:
         """The number of rounds that each of these jobs can have, if boots come later whose jobs have one; at
         least 1. None if there is time for all that is wanted. Boots that there is no time for do not
         count."""
-        if not self.fits(jobs, later, 1):
-            later = ()
+        later = self._possible(jobs, later)
         every = [*jobs, *(job for boot in later for job in boot.jobs)]
         most = max((job.measurement.rounds for job in every), default=1)
         for rounds in range(most, 1, -1):
@@ -85,13 +84,17 @@ class Budget:
 
     def expected_s(self, jobs: Sequence[Job], later: Sequence[Boot]) -> float:
         """How long these will take, in seconds, as far as there is time for them."""
-        later = later if self.fits(jobs, later, 1) else ()
+        later = self._possible(jobs, later)
         expected = self.pace * _usual_s(jobs, later, self.rounds(jobs, later))
         return expected if self._deadline is None else min(expected, self._deadline - self._clock())
 
+    def _possible(self, jobs: Sequence[Job], later: Sequence[Boot]) -> Sequence[Boot]:
+        """What comes later, or nothing where there is no time for it after these jobs."""
+        return later if self.fits(jobs, later, 1) else ()
+
     def turns(self, job: Job, rest: Sequence[Job], later: Sequence[Boot]) -> Turns:
         """Begin with a job, before the rest of its boot's and the boots that come later."""
-        reserved = self.pace * _usual_s(rest, later if self.fits((job, *rest), later, 1) else (), 1)
+        reserved = self.pace * _usual_s(rest, self._possible((job, *rest), later), 1)
         until = None if self._deadline is None else self._deadline - reserved
         return Turns(self, self._clock, until)
 

@@ -106,10 +106,9 @@ class _Campaign:
 
     def boot(self, boot: Boot, later: Sequence[Boot]) -> tuple[Job, ...]:
         """Do the jobs of a boot; return those that are left because the machine is gone."""
-        here = {job.experiment.name for job in boot.jobs if job.judged}
-        jobs = [job for job in boot.jobs if job.experiment.name in here or self._is_measured(job)]
+        jobs = self._worthwhile(boot.jobs)
         # Baselines alone begin only if they can end in time.
-        alone = () if here else (replace(boot, jobs=tuple(jobs)),)
+        alone = () if any(job.judged for job in jobs) else (replace(boot, jobs=jobs),)
         if not jobs or self._budget.over or not self._budget.fits((), alone, 1):
             return self._miss(boot.jobs, NO_TIME, {})
         options = BootOptions(append=boot.append, host_append=boot.host_append)
@@ -123,8 +122,9 @@ class _Campaign:
                 return self._fail(jobs, error, {})
             self._budget.learn(boot.usual_s, machine.boot_seconds, measured=False)
             fitting = self._budget.fitting(jobs)
-            self._tell(boot, jobs, fitting, self._beside(later, fitting), machine)
-            rounds = self._budget.rounds(fitting, self._beside(later, fitting))
+            beside = self._beside(later, fitting)
+            rounds = self._budget.rounds(fitting, beside)
+            self._tell(boot, jobs, fitting, beside, machine)
             units = max(1, round(sum(job.usual_s(rounds) for job in fitting)))
             with self._lab.progress.step(f"measuring on {boot}", units) as step:
                 return self._jobs(jobs, later, machine, environment, step)
@@ -170,19 +170,13 @@ class _Campaign:
 
     def _beside(self, later: Sequence[Boot], jobs: Sequence[Job]) -> tuple[Boot, ...]:
         """What comes later, without baselines that will have nothing to stand beside."""
-        names = {job.experiment.name for job in jobs}
-        kept = (
-            replace(
-                boot,
-                jobs=tuple(
-                    job
-                    for job in boot.jobs
-                    if job.judged or job.experiment.name in names or self._is_measured(job)
-                ),
-            )
-            for boot in later
-        )
+        kept = (replace(boot, jobs=self._worthwhile(boot.jobs, jobs)) for boot in later)
         return tuple(boot for boot in kept if boot.jobs)
+
+    def _worthwhile(self, jobs: Sequence[Job], before: Sequence[Job] = ()) -> tuple[Job, ...]:
+        """These jobs, without baselines of what is neither judged among them or before, nor measured."""
+        names = {job.experiment.name for job in (*before, *jobs) if job.judged}
+        return tuple(job for job in jobs if job.experiment.name in names or self._is_measured(job))
 
     def _is_measured(self, job: Job) -> bool:
         """Whether there is something that a baseline can stand beside."""

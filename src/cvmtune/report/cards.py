@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cvmtune.report.rule import Rule
+from cvmtune.report.rule import Goal, Rule
 from cvmtune.report.schema import Metric, Result
 from cvmtune.report.text import format_effect, format_figure
 
@@ -30,16 +30,15 @@ class Card:
 
 def card(result: Result, rule: Rule | None) -> Card:
     """The card of a result; without its rule there is only the verdict's own sentence."""
-    by_name = {metric.name: metric for metric in result.metrics}
-    headline = by_name.get(rule.headline) if rule else None
+    headline = result.metric(rule.headline) if rule else None
     costs = rule.costs if rule else _NO_RULE
     return Card(
         title=rule.about.title if rule and rule.about else result.feature,
         headline=headline,
         found=_found(headline) if headline else result.why,
-        asked=_asked(by_name, rule) if rule and rule.goal else "",
+        asked=_asked(result, rule.goal) if rule and rule.goal else "",
         worse=_worse(result, costs),
-        costs=tuple(_cost(by_name[name]) for name in costs if name in by_name),
+        costs=tuple(_cost(metric) for metric in map(result.metric, costs) if metric),
     )
 
 
@@ -47,14 +46,13 @@ def _found(headline: Metric) -> str:
     return f"{headline.title}: {format_figure(headline.off.mean)} off, {format_figure(headline.on.mean)} on."
 
 
-def _asked(by_name: dict[str, Metric], rule: Rule) -> str:
-    assert rule.goal
+def _asked(result: Result, goal: Goal) -> str:
     reached = [
-        f"{metric.title}: {format_effect(metric.effect)}, {rule.goal.bar(metric)}"
-        for name in rule.goal.metrics
-        if (metric := by_name.get(name)) and metric.effect
+        f"{metric.title}: {format_effect(metric.effect)}, {goal.bar(metric)}"
+        for metric in map(result.metric, goal.metrics)
+        if metric and metric.effect
     ]
-    asked = f"Asked for, of hardware: {rule.goal.asked}, a ratio of {rule.goal.ratio:g}."
+    asked = f"Asked for, of hardware: {goal.asked}, a ratio of {goal.ratio:g}."
     return f"{asked} Emulated, off/on: {'; '.join(reached)}." if reached else asked
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,20 +70,15 @@ def _judged(record: Record, rules: Rules) -> Results:
     judged, beside = record.runs()
     known = {run.feature: rules.get(run.feature, _UNKNOWN) for run in judged}
     results = judge(judged, beside, known)
-    # In the order in which they were told: what was missed belongs to no boot.
-    told = [(one.experiment, one.machine) for one in record.verdicts]
-    ordered = sorted(results.results, key=lambda one: _place((one.feature, one.machine), told))
-    notes = tuple(_told_otherwise(record, results))
-    return replace(results, results=tuple(ordered), notes=notes)
-
-
-def _place(one: tuple[str, str], order: Sequence[tuple[str, str]]) -> int:
-    return order.index(one) if one in order else len(order)
-
-
-def _told_otherwise(record: Record, results: Results) -> Iterator[str]:
-    """Where the verdict is another than when the file was written."""
     told = {(one.experiment, one.machine): one.verdict for one in record.verdicts}
+    # In the order in which they were told: what was missed belongs to no boot.
+    places = {one: place for place, one in enumerate(told)}
+    ordered = sorted(results.results, key=lambda one: places.get((one.feature, one.machine), len(places)))
+    return replace(results, results=tuple(ordered), notes=tuple(_told_otherwise(told, results)))
+
+
+def _told_otherwise(told: Mapping[tuple[str, str], Verdict], results: Results) -> Iterator[str]:
+    """Where the verdict is another than when the file was written."""
     for one in results.results:
         before = told.get((one.feature, one.machine), one.verdict)
         if before != one.verdict:

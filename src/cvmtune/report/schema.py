@@ -47,6 +47,10 @@ class Result:
     why: str
     notes: tuple[str, ...] = ()
 
+    def metric(self, name: str) -> Metric | None:
+        """The metric of that name, None if it was not measured off and on."""
+        return next((metric for metric in self.metrics if metric.name == name), None)
+
 
 @dataclass(frozen=True)
 class BaselineMetric(Heading):

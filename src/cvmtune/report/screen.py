@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cvmtune.report.rule import Rule, Rules
-from cvmtune.report.schema import Metric, Result, Results, Verdict
+from cvmtune.report.schema import Result, Results, Verdict
 from cvmtune.report.table import COLOURS, print_tables
 from cvmtune.report.text import format_effect, format_figure
 
@@ -61,7 +61,7 @@ def _verdicts(results: Results, rules: Rules) -> Table:
 
 def _count(result: Result, rule: Rule | None) -> str:
     """The headline's count in words, off and on."""
-    headline = _named(result, rule.headline if rule else "")
+    headline = result.metric(rule.headline if rule else "")
     if headline is None:
         return "not measured"
     off, on = format_figure(headline.off.mean), format_figure(headline.on.mean)
@@ -71,7 +71,7 @@ def _count(result: Result, rule: Rule | None) -> str:
 def _times(results: Results, rules: Rules) -> Iterator[str]:
     for result in results.results:
         goal = rules[result.feature].goal if result.feature in rules else None
-        found = (_named(result, name) for name in (goal.metrics if goal else ()))
+        found = map(result.metric, goal.metrics if goal else ())
         said = [format_effect(time.effect) for time in found if time and time.effect]
         if said:
             yield f"{result.feature} {' and '.join(said)}"
@@ -79,7 +79,3 @@ def _times(results: Results, rules: Rules) -> Iterator[str]:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
-
-
-def _named(result: Result, name: str) -> Metric | None:
-    return next((metric for metric in result.metrics if metric.name == name), None)

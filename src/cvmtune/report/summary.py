@@ -72,8 +72,7 @@ def verdicts(results: Results, rules: Rules) -> str:
     rows = []
     for result in results.results:
         rule = rules.get(result.feature)
-        by_name = {metric.name: metric for metric in result.metrics}
-        headline = by_name.get(rule.headline) if rule else None
+        headline = result.metric(rule.headline) if rule else None
         count = (
             f"{headline.title}: {_figure(headline.off)} → {_figure(headline.on)}" if headline else NO_FIGURE
         )
@@ -81,7 +80,7 @@ def verdicts(results: Results, rules: Rules) -> str:
         asked = f"{goal.asked}: {goal.ratio:g}" if goal else ""
         reached = [
             f"{metric.title}: {format_effect(metric.effect)}, {goal.bar(metric)}"
-            for metric in map(by_name.get, goal.metrics if goal else ())
+            for metric in map(result.metric, goal.metrics if goal else ())
             if metric and goal
         ]
         where = f"{result.feature}, {result.machine}"
