@@ -17,6 +17,7 @@ from cvmtune import __version__
 from cvmtune.cli import lab, prove, tool
 from cvmtune.cli.options import Handler
 from cvmtune.core.errors import CvmtuneError
+from cvmtune.core.output import guarded, open_standard_descriptors
 from cvmtune.features import REGISTRY
 from cvmtune.features.registry import Registry
 
@@ -26,11 +27,17 @@ _LAB_PACKAGES = ("rich", "jinja2", "markupsafe", "matplotlib", "msgspec", "scipy
 
 def entry() -> None:
     """Console script."""
+    open_standard_descriptors()
     sys.exit(main())
 
 
 def main(argv: Sequence[str] | None = None, registry: Registry = REGISTRY) -> int:
-    """Run one command, with these features, and return its exit status."""
+    """Run one command, with these features, and return its exit status; what it prints may be lost."""
+    with guarded():
+        return _run(argv, registry)
+
+
+def _run(argv: Sequence[str] | None, registry: Registry) -> int:
     arguments = parser(registry).parse_args(argv)
     arguments.registry = registry
     handler: Handler = arguments.handler

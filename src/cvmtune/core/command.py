@@ -69,7 +69,7 @@ def run(
     began = time.monotonic()
     with nullcontext() if log is None else log.open("ab") as log_file:
         if log_file:
-            log_file.write(f"$ {command}\n".encode())
+            log_file.write(os.fsencode(f"$ {command}\n"))
             log_file.flush()
             output_start = log_file.tell()
         try:
