@@ -31,7 +31,8 @@ class FakeLab:
         self.progress = SilentProgress()
 
     def build(self, flavour: str, *, host: bool) -> tuple[Any, Path, dict[str, Path]]:
-        built = SimpleNamespace(image=Path(f"/cache/{flavour}/Image"), release="6.12.1-cvmtune")
+        image, modules = Path(f"/cache/{flavour}/Image"), Path(f"/cache/{flavour}/modules")
+        built = SimpleNamespace(image=image, modules=modules, release="6.12.1-cvmtune")
         names = ("guest", "host") if host else ("guest",)
         return built, Path("/cache/tools"), {name: Path(f"/cache/{name}.img") for name in names}
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,16 @@ from typing import Any
 import pytest
 
 from cvmtune.core.errors import CvmtuneError
-from cvmtune.lab import client, machine
+from cvmtune.lab import client, hang, machine
+from cvmtune.lab import lab as lab_module
+from cvmtune.lab.cache import Cache
 from cvmtune.lab.errors import GuestDied, GuestHung, GuestPanicked, LabError, MissingTool
+from cvmtune.lab.lab import Lab
 from cvmtune.lab.machine import BootOptions, Machine, boot, guest_files
+from cvmtune.lab.progress import SilentProgress
 from cvmtune.lab.qemu import QEMU, STORE
 from cvmtune.lab.specs import MACHINES, Images, Terminal
+from tests.fakes.lab import FakeLab
 
 FAKE = Path(__file__).parents[1] / "fakes/qemu.py"
 IN_TIME = 30.0  # seconds in which the stand-in has started, on a busy computer too
@@ -214,6 +219,8 @@ def test_silent_machine_hangs(fake_boot: Boot, run: Path) -> None:
     assert isinstance(error, GuestHung)
     assert error.deadline == pytest.approx(SOON, abs=0.01)
     assert error.console == run / "guest.console"
+    # Where it is, twice: does it go round, or is it stuck?
+    assert (run / hang.REGISTERS).read_text().count("CPU#0\n PC=") == 2
     assert_ended(run)
 
 
@@ -277,6 +284,10 @@ def test_machine_that_does_not_answer(
         with pytest.raises(expected) as caught:
             running.guest.exists("/")
         assert str(run / "guest.console") in str(caught.value)
+    hangs = expected is GuestHung
+    assert (run / hang.REGISTERS).exists() == hangs
+    # The host of a guest that hangs still answers.
+    assert (run / hang.HOSTS_VIEW).exists() == hangs
     assert_ended(run)
 
 
@@ -378,3 +389,63 @@ def test_number_of_cpus_decides_how_many_are_pinned(
     with fake_boot("vm"):
         pass
     assert [words[-1] for words in messages(run, "pin")] == ["0", "1", "2"]
+
+
+# Tried once more
+
+
+def lab_that_boots(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, outcomes: list[Exception | str]
+) -> tuple[Lab, list[Path], list[str]]:
+    """A lab whose boots come to these ends, the directories of its runs, and what it says."""
+    directories: list[Path] = []
+    said: list[str] = []
+
+    @contextmanager
+    def fake(spec: object, images: Images, tools: object, directory: Path, options: object) -> Iterator[Any]:
+        directories.append(directory)
+        directory.mkdir(parents=True)
+        assert images.payload.parent == directory
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        yield outcome
+
+    monkeypatch.setattr(lab_module, "boot", fake)
+    monkeypatch.setattr(lab_module.Lab, "build", FakeLab(tmp_path).build)
+    progress = SilentProgress()
+    monkeypatch.setattr(progress, "say", said.append)
+    return Lab(Cache(tmp_path / "cache"), progress), directories, said
+
+
+def test_boot_that_hangs_is_told_and_tried_once_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hung = GuestHung("guest", tmp_path / "guest.console", 300)
+    lab, directories, said = lab_that_boots(monkeypatch, tmp_path, [hung, "up"])
+    with lab.boot("plain") as running:
+        assert str(running) == "up"
+    # What the first left is kept, and told.
+    assert len({*directories}) == 2
+    assert directories[0].exists()
+    (text,) = said
+    assert "has not answered for 300 s" in text
+    assert "booting plain once more" in text
+
+
+@pytest.mark.parametrize("error", [GuestHung, GuestPanicked])
+def test_boot_that_hangs_again_or_ends_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: type[LabError]
+) -> None:
+    hung = GuestHung("guest", tmp_path / "guest.console", 300)
+    panicked = GuestPanicked("guest", tmp_path / "guest.console")
+    ends: list[Exception | str] = [hung, hung, "up"] if error is GuestHung else [panicked, "up"]
+    lab, _, _ = lab_that_boots(monkeypatch, tmp_path, ends)
+    with pytest.raises(error), lab.boot("plain"):
+        pytest.fail("it came up")
+    assert ends == ["up"]
+
+
+def test_machine_that_hangs_later_is_not_booted_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lab, directories, _ = lab_that_boots(monkeypatch, tmp_path, ["up", "up"])
+    with pytest.raises(GuestHung), lab.boot("plain"):
+        raise GuestHung("guest", tmp_path / "guest.console", 60)
+    assert len(directories) == 1

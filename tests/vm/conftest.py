@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,13 +14,12 @@ import pytest
 from cvmtune.lab.cache import Cache
 from cvmtune.lab.errors import LabError
 from cvmtune.lab.lab import Lab
-from cvmtune.lab.machine import PLAIN_BOOT, BootOptions, Machine
+from cvmtune.lab.machine import Machine
 from cvmtune.lab.progress import terminal_progress
 from tests.vm.shared_machines import Shared, state
 
-# For a process that has been told to end, and for a boot, in seconds: no more than tells that it hangs.
+# For a process that has been told to end, in seconds: no more than tells that it hangs.
 _SETTLING = 20.0
-_BOOT = 600.0
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -58,26 +57,9 @@ def _machine_of(item: pytest.Item) -> Shared | None:
     return found if isinstance(found, Shared) else None
 
 
-class PatientLab(Lab):
-    """The lab, for a computer that may have much else to do."""
-
-    @contextmanager
-    def boot(
-        self,
-        machine: str,
-        *,
-        flavour: str = "default",
-        options: BootOptions = PLAIN_BOOT,
-        tools: Sequence[Path] = (),
-    ) -> Iterator[Machine]:
-        options = replace(options, deadline=_BOOT)
-        with super().boot(machine, flavour=flavour, options=options, tools=tools) as running:
-            yield running
-
-
 @pytest.fixture(scope="session")
 def lab() -> Lab:
-    return PatientLab(Cache(), terminal_progress())
+    return Lab(Cache(), terminal_progress())
 
 
 @dataclass

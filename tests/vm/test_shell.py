@@ -33,6 +33,8 @@ def test_a_shell_is_interactive(lab: Lab, machine: str, where: str, leave: str) 
         dimensions=(33, 99),
         encoding="utf-8",
     )
+    # All that it says, for who has to find out what went wrong.
+    shell.logfile_read = sys.stdout
     shell.expect("a shell in the")
     shell.sendline("echo ${HOSTNAME}-$(stty size | tr ' ' x)")
     shell.expect(f"{where}-33x99")

@@ -102,7 +102,8 @@ class GuestHung(LabError):
         super().__init__(
             f"machine {machine} has not answered for {deadline:g} s",
             str(console),
-            "the console shows how far it got; a busy computer can be too slow: try again when it is idle",
+            "the console shows how far it got, and the file registers beside it where its CPUs are; a busy "
+            "computer can be too slow: try again when it is idle",
         )
         self.console = console
         self.deadline = deadline

@@ -8,13 +8,13 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from cvmtune.lab import guest_tools, kernel, kernel_selftests, rootfs
 from cvmtune.lab.cache import Cache
-from cvmtune.lab.errors import MissingTool
+from cvmtune.lab.errors import GuestHung, MissingTool
 from cvmtune.lab.kernel import FLAVOURS, BuiltKernel
 from cvmtune.lab.machine import PLAIN_BOOT, BootOptions, Machine, boot
 from cvmtune.lab.progress import Progress
@@ -69,20 +69,30 @@ class Lab:
     ) -> Iterator[Machine]:
         """Boot a machine, after building what it needs; it ends with the `with` block.
 
-        What is in the directories `tools` comes into GUEST_TOOLS too, of the guest and of the host.
+        What is in the directories `tools` comes into GUEST_TOOLS too, of the guest and of the host. A boot
+        that hangs is told, and tried once more (docs/lab.md, What the emulator gets wrong).
         """
         spec = machine_spec(machine, flavour, options)
         built, own_tools, roots = self.build(flavour, host=spec.nested)
-        directory = self._new_run(machine)
-        images = Images(
-            kernel=built.image,
-            guest_root=roots["guest"],
-            host_root=roots.get("host"),
-            payload=directory / "payload.tar",
-            store=options.store,
-        )
         options = replace(options, deadline=max(options.deadline, FLAVOURS[flavour].deadline))
-        with boot(spec, images, (own_tools, built.modules, *tools), directory, options) as running:
+
+        def attempt() -> AbstractContextManager[Machine]:
+            directory = self._new_run(machine)
+            images = Images(
+                kernel=built.image,
+                guest_root=roots["guest"],
+                host_root=roots.get("host"),
+                payload=directory / "payload.tar",
+                store=options.store,
+            )
+            return boot(spec, images, (own_tools, built.modules, *tools), directory, options)
+
+        with ExitStack() as stack:
+            try:
+                running = stack.enter_context(attempt())
+            except GuestHung as error:
+                self.progress.say(f"{error}\n  booting {machine} once more")
+                running = stack.enter_context(attempt())
             yield running
 
     def _new_run(self, machine: str) -> Path:

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from cvmtune.core.command import format_command
 from cvmtune.core.errors import CvmtuneError
+from cvmtune.lab import hang
 from cvmtune.lab.client import AgentSystem
 from cvmtune.lab.errors import GuestDied, GuestHung, GuestPanicked, LabError, MissingTool
 from cvmtune.lab.interrupts import interrupts_put_off
@@ -52,12 +53,19 @@ PLAIN_BOOT = BootOptions()
 class Machine:
     """A running machine: `guest` and, where it is nested, `host`, both with their agents ready."""
 
-    def __init__(self, spec: MachineSpec, directory: Path, process: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self,
+        spec: MachineSpec,
+        directory: Path,
+        process: subprocess.Popen[bytes],
+        monitor: socket.socket,
+    ) -> None:
         self.spec = spec
         self.directory = directory
         self.boot_seconds = 0.0
         self.terminal: socket.socket | None = None
         self._process = process
+        self._monitor: socket.socket | None = monitor
         self._systems: dict[str, AgentSystem] = {}
 
     @property
@@ -125,6 +133,10 @@ class Machine:
             if console.exists() and _PANIC in console.read_text(errors="replace"):
                 raise GuestPanicked(role, console)
         if deadline is not None:
+            if monitor := self._monitor:
+                # Once: whoever cleans up finds the same machine, and its host may be what hangs.
+                self._monitor = None
+                hang.keep(self.directory, monitor, self.host)
             raise GuestHung(name, self.console(name), deadline)
         raise GuestDied(
             name, self.console(name), f"QEMU's exit status: {status}; its messages: {self._qemu_log}"
@@ -190,9 +202,11 @@ def boot(
                 nested=spec.nested, icount=options.icount, qemu_version=qemu_version()
             ),
         )
+        monitor, port = ends.connect()
+        argv += hang.monitor_argv(port)
         (directory / "command").write_text(format_command(argv) + "\n")
         began = time.monotonic()
-        machine = Machine(spec, directory, _start(argv, directory, ends, stack))
+        machine = Machine(spec, directory, _start(argv, directory, ends, stack), monitor)
         machine.terminal = terminal
         for name, channel in channels.items():
             machine.add_system(name, channel)
