@@ -40,11 +40,11 @@ lint: setup
 
 test: lint
 	$(BIN)/cvmtune lab kernel check
-	$(BIN)/pytest tests/unit tests/contract -n auto --dist worksteal
+	$(BIN)/pytest tests/unit tests/contract -m 'not stress' -n auto --dist worksteal
 	$(BIN)/pytest tests/vm -m 'not stress'
 
 stress: setup
-	$(BIN)/pytest tests/vm -m stress $(if $(SHORT),--short) -s
+	$(BIN)/pytest tests/contract tests/vm -m stress $(if $(SHORT),--short) -s
 
 clean:
 	rm -rf $(VENV) report.html results.json

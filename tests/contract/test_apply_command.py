@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from cvmtune.tuning import journal
 from tests.fakes.controls import CQ_IDLE_US, CQ_POLL, IPI, IPI_POLL_US, WFX, WFX_GUARD
 from tests.fakes.kernel import When, os_error
 from tests.fakes.tree import (
@@ -592,3 +594,28 @@ def test_a_host_whose_vm_is_not_pinned_can_still_be_set_by_hand(tmp_path: Path) 
     machine = our_host_unpinned(tmp_path / "root")
     applied(machine, "--wfx", "4-5")
     assert machine.settings()[WFX] == "00000030"
+
+
+def test_dry_run_checks_what_apply_would(guest: Machine) -> None:
+    guest.run("apply", "--ipi", "2")
+    entry = guest.journal.entries()[0].path
+    entry.write_text(entry.read_text().replace('{"complete": true}\n', ""))
+    for argv in (["--dry-run"], []):
+        refused = guest.run("apply", "--ipi", "3-3", *argv)
+        assert refused.status == 3
+        assert "an earlier change was interrupted" in refused.err
+
+
+def test_dry_run_is_for_those_too_who_may_not_read_the_journal(
+    guest: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest.run("apply", "--ipi", "2")
+
+    def forbidden(*arguments: object, **options: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(journal, "_directory", forbidden)
+    assert guest.run("apply", "--ipi", "3-3", "--dry-run").status == 0
+    refused = guest.run("apply", "--ipi", "3-3")
+    assert refused.status == 3
+    assert "cannot open the journal: Permission denied" in refused.err

@@ -22,7 +22,7 @@ import pytest
 from cvmtune.commands import persist, site
 from cvmtune.core import command
 from cvmtune.core.command import Completed
-from tests.fakes.controls import CQ_POLL, IPI, IPI_POLL_US
+from tests.fakes.controls import CQ_POLL, IPI, IPI_POLL_US, NEXT_BOOT
 from tests.fakes.kernel import Crash
 from tests.fakes.tree import MACHINES, OUR_RELEASE, Machine, our_guest, our_host
 
@@ -285,7 +285,7 @@ def taken_back(machine: Machine) -> None:
 
 def restarted(machine: Machine) -> None:
     machine.run("apply", "--ipi", "c")
-    machine.restart("another boot", OUR_RELEASE)
+    machine.restart(NEXT_BOOT, OUR_RELEASE)
 
 
 def interrupted(machine: Machine) -> None:
@@ -336,7 +336,7 @@ def test_verify_tells_what_a_boot_has_not_applied(guest: Machine) -> None:
     assert guest.run("verify", "--json").json["in_force"] is False
     assert boot(guest) == 0
     assert guest.run("verify").status == 0
-    guest.restart("another boot", OUR_RELEASE)
+    guest.restart(NEXT_BOOT, OUR_RELEASE)
     assert guest.run("verify").status == 1
     assert boot(guest) == 0
     assert guest.run("verify").status == 0

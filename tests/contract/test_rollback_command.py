@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.controls import CQ_IDLE_US, CQ_POLL, IPI, IPI_POLL_US, WFX, WFX_GUARD
+from tests.fakes.controls import CQ_IDLE_US, CQ_POLL, IPI, IPI_POLL_US, NEXT_BOOT, WFX, WFX_GUARD
 from tests.fakes.kernel import CqPollKernel, Crash, When
 from tests.fakes.tree import MACHINES, OUR_RELEASE, Machine, our_guest, our_host
 
@@ -160,7 +160,7 @@ def test_a_module_that_was_unloaded(guest: Machine, first: dict[str, str]) -> No
 )
 def test_a_restart_ends_what_was_applied(guest: Machine, release: str, words: str) -> None:
     apply(guest, *OPTIONS)
-    guest.restart("another boot", release)
+    guest.restart(NEXT_BOOT, release)
     guest.echo("0", IPI)
     before = guest.settings()
     assert unfit(guest).endswith(words)
@@ -177,7 +177,7 @@ def test_a_restart_ends_what_was_applied(guest: Machine, release: str, words: st
 
 def test_apply_after_a_restart_begins_anew(guest: Machine) -> None:
     apply(guest, *OPTIONS)
-    guest.restart("another boot", OUR_RELEASE)
+    guest.restart(NEXT_BOOT, OUR_RELEASE)
     for text, path in [("0", IPI), ("0", IPI_POLL_US), ("1000", CQ_IDLE_US), ("-1", CQ_POLL)]:
         guest.echo(text, path)
     before = guest.settings()
@@ -320,7 +320,7 @@ def test_an_interrupted_rollback_is_gone_on_with(guest: Machine, first: dict[str
 
 def test_an_apply_interrupted_by_the_end_of_the_machine(guest: Machine) -> None:
     crash(guest, CQ_POLL, "after", "apply", *OPTIONS)
-    guest.restart("another boot", OUR_RELEASE)
+    guest.restart(NEXT_BOOT, OUR_RELEASE)
     guest.echo("0", IPI)
     before = guest.settings()
     assert "restarted" in unfit(guest)

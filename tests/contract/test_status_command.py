@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.controls import CQ_IDLE_US, CQ_POLL, IPI, IPI_POLL_US, WFX, WFX_GUARD
+from tests.fakes.controls import CQ_IDLE_US, CQ_POLL, IPI, IPI_POLL_US, NEXT_BOOT, WFX, WFX_GUARD
 from tests.fakes.kernel import Crash
 from tests.fakes.tree import (
     CMDLINE,
@@ -343,7 +343,7 @@ def test_what_was_applied_and_changed_since_is_a_risk(guest: Machine) -> None:
 
 def test_what_ended_with_an_earlier_boot_is_a_risk(guest: Machine) -> None:
     guest.run("apply", "database")
-    guest.restart("another boot", "6.12.58-cvmtune")
+    guest.restart(NEXT_BOOT, "6.12.58-cvmtune")
     assert "what was applied (profile database) ended with an earlier boot" in risks(guest)
 
 

@@ -28,8 +28,10 @@ from tests.fakes.controls import (
     BOOT_ID,
     CQ_IDLE_US,
     CQ_POLL,
+    FIRST_BOOT,
     IPI,
     IPI_POLL_US,
+    NEXT_BOOT,
     RELEASE,
     WFX,
     WFX_GUARD,
@@ -162,7 +164,7 @@ def test_apply_records_what_it_does(controls: Controls, journal: Journal) -> Non
     assert record == {
         "schema": 1,
         "version": __version__,
-        "boot_id": "boot 1",
+        "boot_id": FIRST_BOOT,
         "kernel": "6.12.0",
         "source": "profile database",
         "changes": [
@@ -283,17 +285,17 @@ def kill(controls: Controls, journal: Journal, wanted: Mapping[str, str], at: st
 def test_entries_of_an_earlier_boot_are_dropped(controls: Controls, journal: Journal) -> None:
     change(controls, journal, {"ipi": "c"})
     kill(controls, journal, {"wfx": "1"}, at=WFX)
-    controls.restart("boot 2")
+    controls.restart(NEXT_BOOT)
     change(controls, journal, {"cq-poll": "3"})
-    assert [entry.record["boot_id"] for entry in journal.entries()] == ["boot 2"]
+    assert [entry.record["boot_id"] for entry in journal.entries()] == [NEXT_BOOT]
     assert [one.name for one in rollback(controls, journal)] == ["cq-poll"]
 
 
 def test_same_again_after_a_restart_is_another_entry(controls: Controls, journal: Journal) -> None:
     change(controls, journal, FIRST)
-    controls.restart("boot 2")
+    controls.restart(NEXT_BOOT)
     change(controls, journal, FIRST)
-    assert [entry.record["boot_id"] for entry in journal.entries()] == ["boot 2"]
+    assert [entry.record["boot_id"] for entry in journal.entries()] == [NEXT_BOOT]
 
 
 def test_apply_while_another_is_at_work_is_refused(controls: Controls, journal: Journal) -> None:
@@ -429,7 +431,7 @@ def test_fault_at_any_operation_of_apply(
 ) -> None:
     """Let each operation in turn, and those just after it, fail."""
     fault = FAULTS[name]
-    outcomes = []
+    outcomes: list[type[BaseException] | None] = []
     for operation in itertools.count():
         controls, journal = make(memory)
         if stacked:
@@ -444,9 +446,11 @@ def test_fault_at_any_operation_of_apply(
         except (CvmtuneError, type(fault)) as error:
             outcomes.append(type(error))
         else:
-            break  # `operation` lies beyond the last one
+            if controls.operations <= start + operation:
+                break
+            outcomes.append(None)  # what could not be read decides nothing
         controls.faults.clear()
-        if outcomes[-1] not in (PartlyApplied, Crash):
+        if outcomes[-1] not in (PartlyApplied, Crash, None):
             assert controls.show() == before, f"operation {operation}"
             assert len(journal.entries()) == kept, f"operation {operation}"
             change(controls, journal, SOME)
@@ -573,22 +577,41 @@ def stop(controls: Controls, journal: Journal, at: str) -> None:
 
 def test_verify_after_a_restart(controls: Controls, journal: Journal) -> None:
     kill(controls, journal, ALL, at=CQ_POLL)
-    controls.restart("boot 2", "6.12.1")
+    controls.restart(NEXT_BOOT, "6.12.1")
     found = verify(controls, journal)
     assert (found.applied, found.interrupted, found.restarted) == (True, False, True)
     assert (found.kernel, found.running) == ("6.12.0", "6.12.1")
 
 
-@pytest.mark.parametrize("path", [BOOT_ID, RELEASE])
-def test_machine_that_does_not_say_what_it_is(controls: Controls, journal: Journal, path: str) -> None:
-    changes = plan(controls, SOME)
-    (controls.root / path.lstrip("/")).unlink()
-    for act in (lambda: apply(controls, journal, changes, "a test"), lambda: verify(controls, journal)):
-        with pytest.raises(CvmtuneError, match="cannot read: No such file") as caught:
+@pytest.mark.parametrize("text", [None, "", "\n", "b0000000-0000-4000-8000", "\ufffd\x00"])
+def test_machine_that_does_not_say_which_boot_this_is(
+    controls: Controls, journal: Journal, text: str | None
+) -> None:
+    """An entry of this boot must not be taken for another's, and dropped."""
+    change(controls, journal, SOME)
+    changes = plan(controls, ALL)
+    written = list(controls.written)
+    file = controls.root / BOOT_ID.lstrip("/")
+    file.unlink() if text is None else file.write_text(text)
+    for act in (
+        lambda: apply(controls, journal, changes, "a test"),
+        lambda: verify(controls, journal),
+        lambda: rollback(controls, journal),
+    ):
+        with pytest.raises(CvmtuneError, match="which boot this is") as caught:
             act()
-        assert caught.value.where == path
-    assert controls.written == []
-    assert journal.entries() == []
+        assert caught.value.where == BOOT_ID
+    assert controls.written == written
+    assert len(journal.entries()) == 1
+
+
+def test_machine_that_does_not_say_its_release(controls: Controls, journal: Journal) -> None:
+    """It is shown, and decides nothing."""
+    (controls.root / RELEASE.lstrip("/")).unlink()
+    change(controls, journal, SOME)
+    assert verify(controls, journal).running == "unknown"
+    rollback(controls, journal)
+    assert controls.show() == SHOWN
 
 
 # rollback
@@ -677,7 +700,7 @@ def test_rollback_after_a_restart_writes_nothing(controls: Controls, journal: Jo
     kill(controls, journal, {"ipi": "c", "cq-poll": "3"}, at=IPI)
     controls.files[IPI].write_text(IPI, "5\n")
     before = controls.show()
-    controls.restart("boot 2")
+    controls.restart(NEXT_BOOT)
     controls.written.clear()
     assert rollback(controls, journal) == [
         # Whoever set it since the restart has not changed what cvmtune set.
@@ -697,7 +720,7 @@ def test_dry_run_tells_the_same_and_writes_nothing(
     controls.files[CQ_POLL].remove()
     (journal.directory / "lock").unlink()
     if restarted:
-        controls.restart("boot 2")
+        controls.restart(NEXT_BOOT)
     controls.written.clear()
     before = controls.show(), files(journal)
     with traced() as calls:

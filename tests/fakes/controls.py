@@ -20,6 +20,8 @@ CQ_POLL = "/sys/kernel/ib_core_poll_cpu"
 WFX_GUARD = "/sys/module/kvm/parameters/wfx_guard"
 WFX = "/sys/kernel/cvm_wfx_trap_config"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
+FIRST_BOOT = "b0000000-0000-4000-8000-000000000001"
+NEXT_BOOT = "b0000000-0000-4000-8000-000000000002"
 RELEASE = "/proc/sys/kernel/osrelease"
 
 
@@ -77,7 +79,7 @@ class Controls:
         self.faults: dict[tuple[int, When], BaseException] = {}
         self.restart()
 
-    def restart(self, boot_id: str = "boot 1", release: str = "6.12.0") -> None:
+    def restart(self, boot_id: str = FIRST_BOOT, release: str = "6.12.0") -> None:
         """Begin another boot, of which only the names are others."""
         for path, text in ((BOOT_ID, boot_id), (RELEASE, release)):
             file = self.root / path.lstrip("/")

@@ -26,8 +26,7 @@ def main(site: Site, what: str | None, flags: Mapping[str, str], *, dry_run: boo
     registry = site.registry
     resolved = resolve(one.profile, facts, registry.settings)
     changes = registry.transactions.plan(site.system, resolved.settings)
-    if not dry_run:
-        registry.transactions.apply(site.system, site.journal, changes, one.source)
+    registry.transactions.apply(site.system, site.journal, changes, one.source, dry_run=dry_run)
     costs = [
         cost for feature in registry.features for cost in feature.costs(resolved.settings, site.system, facts)
     ]

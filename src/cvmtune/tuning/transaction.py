@@ -7,6 +7,7 @@ back what was before the oldest.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from cvmtune.tuning.setting import Settings
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 RELEASE = "/proc/sys/kernel/osrelease"
+
+# As the kernel prints it (drivers/char/random.c, proc_do_uuid()).
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _ROLLBACK = "cvmtune rollback"
 
@@ -104,19 +108,28 @@ class Transactions:
                 raise UsageError(f"there is no setting {name!r}", next_step=choice)
         return [self._plan(system, name, wanted[name]) for name in self.settings if name in wanted]
 
-    def apply(self, system: System, journal: Journal, changes: Sequence[Change], source: str) -> None:
+    def apply(
+        self,
+        system: System,
+        journal: Journal,
+        changes: Sequence[Change],
+        source: str,
+        *,
+        dry_run: bool = False,
+    ) -> None:
         """Make the changes that plan() returned, or none of them; `source` says for whom, as "profile
         database".
 
-        What is wanted is journalled even if all is so already, unless the newest entry says the same.
+        What is wanted is journalled even if all is so already, unless the newest entry says the same. With
+        `dry_run` all is checked that its user may read, and nothing written.
 
         Raises CvmtuneError if nothing is changed: the settings are not as planned any more, or an earlier
         apply or rollback was interrupted, or one setting failed and the others were put back. PartlyApplied
         if they could not be. KeyboardInterrupt goes on once all is put back.
         """
-        with journal.locked():
-            applied = load(journal, self.settings)
-            boot = _line(system, BOOT_ID)
+        boot = _boot(system)
+        with nullcontext() if dry_run else journal.locked():
+            applied = self._readable(journal) if dry_run else load(journal, self.settings)
             for one in applied:
                 if one.boot == boot and not one.finished:
                     raise CvmtuneError(
@@ -125,13 +138,15 @@ class Transactions:
                         _ROLLBACK,
                     )
             self._check_still_planned(system, changes)
+            if dry_run:
+                return
             for one in applied:
                 if one.boot != boot:
                     one.entry.remove()
             is_newest = bool(applied) and applied[-1].boot == boot and applied[-1].wants(changes)
             if is_newest and not any(change.changes for change in changes):
                 return
-            entry = journal.begin(record(boot, _line(system, RELEASE), changes, source))
+            entry = journal.begin(record(boot, _release(system), changes, source))
             self._make(system, entry, changes)
 
     def verify(self, system: System, journal: Journal) -> Verification:
@@ -140,7 +155,7 @@ class Transactions:
         Raises CvmtuneError if the journal cannot be read.
         """
         applied = load(journal, self.settings)
-        boot = _line(system, BOOT_ID)
+        boot = _boot(system)
         newest = applied[-1] if applied else None
         wanted = {change.name: change for one in applied for change in one.changes}
         return Verification(
@@ -149,7 +164,7 @@ class Transactions:
             restarted=newest is not None and newest.boot != boot,
             source=newest.source if newest else "",
             kernel=newest.kernel if newest else "",
-            running=_line(system, RELEASE),
+            running=_release(system),
             checks=tuple(self._check(system, wanted[name]) for name in self.settings if name in wanted),
         )
 
@@ -166,7 +181,7 @@ class Transactions:
             return []
         with nullcontext() if dry_run else journal.locked():
             applied = load(journal, self.settings)
-            boot = _line(system, BOOT_ID)
+            boot = _boot(system)
             ended = [one for one in applied if one.boot != boot]
             restored = [self._look(system, steps, restarted=True) for steps in self._by_setting(ended)]
             ours = [one for one in applied if one.boot == boot]
@@ -177,6 +192,15 @@ class Transactions:
             return restored + self._restore(system, ours)
 
     # apply
+
+    def _readable(self, journal: Journal) -> list[Applied]:
+        """What the journal has; nothing if only root may read it."""
+        try:
+            return load(journal, self.settings)
+        except CvmtuneError as error:
+            if isinstance(error.__cause__, PermissionError):
+                return []
+            raise
 
     def _plan(self, system: System, name: str, want: Any) -> Change:
         try:
@@ -308,11 +332,26 @@ class Transactions:
         return f"still in force: {'; '.join(found)}"
 
 
-def _line(system: System, path: str) -> str:
+def _boot(system: System) -> str:
+    """Return what names the present boot; CvmtuneError if it cannot be told.
+
+    Entries of another boot are dropped, with what they would put back. So what is no name is not taken for
+    that of another.
+    """
     try:
-        return system.read_text(path).strip()
+        boot = system.read_text(BOOT_ID).strip()
     except OSError as error:
-        raise CvmtuneError(f"cannot read: {error.strerror}", path) from error
+        raise CvmtuneError(f"cannot read which boot this is: {error.strerror}", BOOT_ID) from error
+    if not _UUID.fullmatch(boot):
+        raise CvmtuneError("which boot this is cannot be told: this is no id of one", BOOT_ID)
+    return boot
+
+
+def _release(system: System) -> str:
+    # It is for people to read alone.
+    with suppress(OSError):
+        return system.read_text(RELEASE).strip() or "unknown"
+    return "unknown"
 
 
 def _told(error: BaseException) -> CvmtuneError:

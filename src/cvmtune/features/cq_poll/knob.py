@@ -67,15 +67,16 @@ class CqPoll(FileKnob[int]):
         return self.decode(sentence[1]) if sentence[1] else OFF
 
     def _permit(self, system: System, *values: int) -> None:
-        # A CPU that is online is possible too.
-        online = read_cpus(system, ONLINE)
-        for value in values:
-            if value != OFF and value not in online:
-                raise KnobError(
-                    f"CPU {value} is not online, so polling cannot be put there",
-                    ONLINE,
-                    f"bring it online, or plan for a CPU of {online.to_list()}",
-                )
+        # A CPU that is online is possible too. "Off" must not fail for want of what it does not need.
+        if cpus := [value for value in values if value != OFF]:
+            online = read_cpus(system, ONLINE)
+            for cpu in cpus:
+                if cpu not in online:
+                    raise KnobError(
+                        f"CPU {cpu} is not online, so polling cannot be put there",
+                        ONLINE,
+                        f"bring it online, or plan for a CPU of {online.to_list()}",
+                    )
         # Whatever does not answer as mainline does is taken for the vendor's. All of this is looked at
         # last, so that hardly anything can come between it and the write.
         if _VALUE.fullmatch(self._text(system).strip()):

@@ -39,6 +39,9 @@ class Wfx(MaskKnob):
     missing = "the running kernel has no control of WFx traps, or is not the host's"
 
     def _permit(self, system: System, *values: CpuMask) -> None:
+        # "Off" must not fail for want of what it does not need.
+        if not any(values):
+            return
         ids = MAX_VCPUS
         if not _is_ours(system):
             ids = max(read_cpus(system, POSSIBLE), default=-1) + 1
