@@ -165,6 +165,12 @@ ROOT = "21 1 254:0 / / rw - ext4 /dev/vda rw\n"
             {"/proc/self/mountinfo": "90 21 0:9 / /proc/uptime rw shared:1 - fuse.lxcfs lxcfs rw\n"},
             "/proc/uptime",
         ),
+        ({"/.dockerenv": ""}, "by /.dockerenv"),
+        ({"/run/.containerenv": "engine=podman\n"}, "by /run/.containerenv"),
+        (
+            {"/proc/self/mountinfo": f"{ROOT}9 21 0:9 / /proc/kcore rw - tmpfs tmpfs rw,nosuid\n"},
+            "tmpfs mounted on /proc/kcore",
+        ),
         ({"/proc/1/cgroup": "0::/docker/0123\n"}, "docker, by /proc/1/cgroup"),
         ({"/proc/1/cgroup": "5:cpuset:/kubepods/burstable/x\n0::/x\n"}, "kubepods"),
         ({"/proc/1/cgroup": "0::/lxc.payload.web/init.scope\n"}, "lxc.payload"),

@@ -33,6 +33,8 @@ _ALWAYS = (
     "/proc/self/mountinfo",
     "/proc/1/cgroup",
     "/run/systemd/container",
+    "/run/.containerenv",
+    "/.dockerenv",
     "/proc/sys/kernel/osrelease",
     "/proc/sys/kernel/random/boot_id",
     "/sys/class/dmi/id/sys_vendor",

@@ -7,8 +7,13 @@ import re
 
 from cvmtune.observe.capture import Capture
 
-# What container managers mount over files of /proc; lxcfs does so, by FUSE.
-_COVERED = re.compile(r"/proc/(?:stat|uptime|interrupts|softirqs|cpuinfo|mounts|cmdline)")
+# What is mounted over files of /proc in containers: lxcfs has its own instead, by FUSE, and OCI's runtimes
+# hide some (runtime-spec, maskedPaths).
+_COVERED = re.compile(
+    r"/proc/(?:stat|uptime|interrupts|softirqs|cpuinfo|meminfo|cmdline|kcore|keys|timer_list)"
+)
+# Docker's and Podman's own marks. They may be empty.
+MARKS = ("/.dockerenv", "/run/.containerenv")
 # Groups that container managers put their containers in, seen from outside of a cgroup namespace.
 _GROUP = re.compile(r"[/:](docker|lxc(?:\.payload)?|kubepods|libpod|containerd|crio|buildkit)\b")
 
@@ -16,11 +21,13 @@ _GROUP = re.compile(r"[/:](docker|lxc(?:\.payload)?|kubepods|libpod|containerd|c
 def container(capture: Capture) -> str:
     """Return which container this is, as words for people; nothing if nothing shows one.
 
-    systemd and Podman tell what is in a container by /run/systemd/container
-    (systemd.io/CONTAINER_INTERFACE).
+    /run/systemd/container is systemd's word for it (systemd.io/CONTAINER_INTERFACE).
     """
     if kind := capture.get("/run/systemd/container"):
         return f"{kind.splitlines()[0]}, by /run/systemd/container"
+    for mark in MARKS:
+        if mark in capture.files or mark in capture.unreadable:
+            return f"by {mark}"
     for point, kind in mounted(capture):
         if _COVERED.fullmatch(point):
             return f"{kind} mounted on {point}"

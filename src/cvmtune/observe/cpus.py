@@ -16,6 +16,7 @@ from cvmtune.observe.vms import unowned, vms
 
 # A guest's kernel that has found stolen time (arch/arm64/kernel/paravirt.c) prepares it on each CPU.
 _PV_TIME = "hypervisor/arm/pvtime"
+_HOTPLUG = f"{CPUS}/hotplug/states"
 _STATE = re.compile(rf"({CPUS}/cpu(\d+)/cpuidle/state[1-9]\d*)/disable")
 # Names of states above 0 that are no deeper: WFI, and what polls before it (cpuidle-haltpoll).
 _SHALLOW = ("wfi", "poll", "haltpoll idle")
@@ -40,7 +41,9 @@ def stolen(capture: Capture, where: Platform) -> Lost:
     if why := view(capture):
         return Lost(Unknown(why), -1, "since boot")
     if not counts_steal(capture):
-        return Lost(Unknown("its hypervisor tells no steal"), -1, "since boot")
+        hidden = _HOTPLUG not in capture.files
+        why = capture.why_not(_HOTPLUG) if hidden else "its hypervisor does not tell it"
+        return Lost(Unknown(why), -1, "since boot")
     times = parse_cpu_times(capture.files.get("/proc/stat", ""))
     missing = {
         cpu: Unknown(f"CPU {cpu}: {capture.why_not('/proc/stat')}")
@@ -61,7 +64,7 @@ def stolen(capture: Capture, where: Platform) -> Lost:
 
 def counts_steal(capture: Capture) -> bool:
     """Tell whether a guest learns of the time that its vCPUs lose. Where it does not, 0 is shown."""
-    return _PV_TIME in (capture.get(f"{CPUS}/hotplug/states") or "")
+    return _PV_TIME in (capture.get(_HOTPLUG) or "")
 
 
 def deep_idle(capture: Capture, cpus: CpuMask) -> CpuMask:

@@ -106,6 +106,8 @@ REDUCTIONS: Sequence[Reduction] = (
     Reduction(
         "/proc/cmdline", "nohlt, kvm-arm.mode= and virtcca_cvm_*= of the kernel's command line", _cmdline
     ),
+    # Podman tells names in it.
+    Reduction("/run/.containerenv", "that it is there", lambda text: ""),
     Reduction("/proc/mounts", "of NFS mounts: place and transport", _mounts),
     Reduction(
         "/proc/self/mountinfo",

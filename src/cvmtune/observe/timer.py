@@ -106,6 +106,8 @@ class Visitor:
 
     def _grows(self, cpu: int, read: Callable[[], str]) -> bool:
         first = timer_counts(read()).get(cpu)
+        if first is None:
+            return False
         end = time.thread_time() + self.patience_s
         while time.thread_time() < end:
             if timer_counts(read()).get(cpu) != first:
