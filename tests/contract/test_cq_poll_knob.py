@@ -437,7 +437,7 @@ def test_mainline_may_be_changed_under_a_mount(
     assert f"read {MOUNTS}" not in mainline.operations
 
 
-@pytest.mark.parametrize("operation", range(25))
+@pytest.mark.parametrize("operation", range(24))
 def test_mount_made_during_a_change_that_fails(knob: Knob, vendor: CqPollKernel, operation: int) -> None:
     """Up to the last operation before -1 is written back, the look at the mounts."""
     vendor.cpu = -1

@@ -6,6 +6,7 @@ What the rules say to which load is in tests/unit/test_advice_rules.py.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from unittest.mock import ANY
 import pytest
 
 from tests.fakes.controls import BOOT_ID, CQ_POLL, IPI, IPI_POLL_US, WFX
-from tests.fakes.tree import CPUS, MACHINES, UPTIME, Machine, our_guest, our_host
+from tests.fakes.tree import CMDLINE, CPUS, MACHINES, MOUNTS, UPTIME, Machine, Mount, our_guest, our_host
 
 # What each machine's load makes worth setting; of the others' features it is told why not.
 WANTED: dict[str, dict[str, str]] = {
@@ -159,7 +160,7 @@ def test_a_recording_gives_the_same_recommendation(tmp_path: Path, name: str) ->
     for reader in (machine, elsewhere):
         reader.system.operations.clear()
         again = reader.run("recommend", "--counters", str(path), "--json")
-        assert again == live
+        assert (again.status, again.out, again.err) == (0, live.out, "")
         assert not reader.system.operations
     assert elsewhere.run("recommend", "--counters", str(path)).status == 0
 
@@ -344,3 +345,104 @@ def test_a_host_that_has_it_on_keeps_it(host: Machine) -> None:
     host.go_on()
     assert host.watch("--json").json["settings"] == {"wfx-guard": "Y", "wfx": "3"}
     assert host.settings()[WFX] == "00000003"
+
+
+# What counts once, and what is not known
+
+
+def advised(content: Any, feature: str) -> Any:
+    return next(one for one in content["advice"] if one["feature"] == feature)
+
+
+def test_one_file_system_in_five_places_counts_once(guest: Machine) -> None:
+    guest.unmount()
+    for number in range(5):
+        guest.mount(Mount(f"/pods/p{number}", rpcs=40, device=45))
+    guest.go_on()
+    found = advised(guest.watch("--json").json, "cq-poll")
+    assert "makes 40 RPCs a second, less than 100" in found["reason"]
+    assert found["figures"]["RPCs a second on /pods/p0, /pods/p1, /pods/p2, /pods/p3, /pods/p4"] == 40
+    # Without the list their counters tell; of different ones it is not known.
+    guest.system.break_("read", "/proc/self/mountinfo", errno.EACCES)
+    assert "makes 40 RPCs a second" in advised(guest.watch("--json").json, "cq-poll")["reason"]
+
+
+@pytest.mark.parametrize(
+    ("path", "feature"),
+    [
+        ("/proc/stat", "ipi"),
+        ("/proc/interrupts", "ipi"),
+        ("/proc/self/mountstats", "cq-poll"),
+        ("/proc/stat", "cq-poll"),
+    ],
+)
+@pytest.mark.parametrize("how", ["gone", "hidden", "empty", "binary"])
+def test_what_is_not_known_is_null_and_nothing_rests_on_it(
+    guest: Machine, path: str, feature: str, how: str
+) -> None:
+    def damage() -> None:
+        guest.go_on(10)
+        if how == "gone":
+            guest.file(path).unlink()
+        elif how == "hidden":
+            guest.system.break_("read", path, errno.EACCES)
+        else:
+            guest.put(path, "" if how == "empty" else "\0\1 \2: 7\n")
+
+    guest.system.at("read", UPTIME, damage, nth=2)
+    outcome = guest.run("recommend", "--seconds", "0.01", "--json")
+    assert outcome.status == 0, outcome.err
+    found = advised(outcome.json, feature)
+    assert found["settings"] == {}
+    assert path in found["reason"]
+    assert "cannot be told" in found["reason"] or "idles" in found["reason"]
+    nulls = {name for name, figure in found["figures"].items() if figure is None}
+    assert nulls == found["unknown"].keys()
+    if (path, feature) not in (("/proc/stat", "ipi"), ("/proc/stat", "cq-poll")):
+        assert nulls
+        assert all(path in why for why in found["unknown"].values())
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/sys/fs/cgroup/cpuset.cpus.isolated", "1\n"),
+        (f"{CPUS}/isolated", "1\n"),
+        (f"{CPUS}/nohz_full", "1\n"),
+        ("/sys/fs/cgroup/cpuset.cpus.effective", "0,2-3\n"),
+    ],
+)
+def test_the_poller_gets_no_isolated_cpu(guest: Machine, path: str, text: str) -> None:
+    guest.put(path, text)
+    content = guest.watch("--json").json
+    assert content["settings"]["cq-poll"] == "0"
+    assert "left out: CPU 1 (" in advised(content, "cq-poll")["reason"]
+
+
+def test_the_poller_gets_no_cpu_of_a_partition(guest: Machine) -> None:
+    for group in ("rt.slice", "a.slice/rt.service"):
+        guest.put(f"/sys/fs/cgroup/{group}/cpuset.cpus.partition", "isolated\n")
+        guest.put(f"/sys/fs/cgroup/{group}/cpuset.cpus.effective", "1\n")
+        guest.put("/sys/fs/cgroup/other.slice/cpuset.cpus.partition", "member\n")
+        guest.put("/sys/fs/cgroup/other.slice/cpuset.cpus.effective", "0-3\n")
+        content = guest.watch("--json").json
+        assert content["settings"]["cq-poll"] == "0"
+        assert "CPU 1 (a cpuset partition's)" in advised(content, "cq-poll")["reason"]
+        guest.put(f"/sys/fs/cgroup/{group}/cpuset.cpus.partition", "member\n")
+        assert guest.watch("--json").json["settings"]["cq-poll"] == "1"
+
+
+def test_a_recording_tells_what_is_in_it_and_nobodys_names(guest: Machine, tmp_path: Path) -> None:
+    user = "//fs.example.test/share /mnt/s cifs rw,username=svc_backup,domain=CORP,addr=192.0.2.5 0 0\n"
+    guest.put(MOUNTS, guest.get(MOUNTS) + user)
+    guest.put(CMDLINE, "root=/dev/vda luks.key=hunter2\n")
+    path = tmp_path / "recording.json"
+    outcome = guest.watch("--json", "--record", str(path))
+    text = path.read_text()
+    for secret in ("svc_backup", "fs.example.test", "CORP", "hunter2", "10.0.0.1"):
+        assert secret not in text
+    assert f"{path} holds, of two moments:" in outcome.err
+    for kept in json.loads(text)["after"]["files"]:
+        if not any(digit in kept for digit in "0123456789"):
+            assert kept in outcome.err
+    assert "of NFS mounts: place and transport" in outcome.err

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cvmtune.observe.timer import INTERRUPTS, Visitor
 from tests.fakes.controls import CQ_IDLE_US, CQ_POLL, IPI, IPI_POLL_US, NEXT_BOOT, WFX, WFX_GUARD
 from tests.fakes.kernel import Crash
 from tests.fakes.tree import (
@@ -18,6 +20,7 @@ from tests.fakes.tree import (
     DEBUG,
     MACHINES,
     RDMA,
+    STAT,
     Machine,
     Mount,
     our_guest,
@@ -88,7 +91,7 @@ def test_tells_where_it_is_and_what_is_there(tmp_path: Path, name: str) -> None:
     machine = MACHINES[name](tmp_path / "root")
     found = status(machine)
     assert found.keys() == {
-        *("schema", "version", "role", "confidential", "monitor", "kernel", "cpus", "features"),
+        *("schema", "version", "role", "confidential", "monitor", "kernel", "cpus", "timer", "features"),
         *("applied", "risks"),
     }
     features = {one["name"]: one["status"] for one in found["features"]}
@@ -431,3 +434,148 @@ def test_a_vm_that_ends_while_it_is_looked_at(host: Machine) -> None:
     host.system.at("read", f"{folder}/schedstat", end)
     found = feature(host, "wfx")
     assert found["statistics"]["vms"] == 2
+
+
+# What a guest loses, and its timers
+
+
+def losing(machine: Machine, cpu: int, share: float) -> Callable[[float], None]:
+    """While a command sleeps, ten seconds pass, of which others take a share of a CPU's time."""
+
+    def sleep(seconds: float) -> None:
+        before = machine.get(STAT).splitlines()
+        machine.go_on(10)
+        after = machine.get(STAT).splitlines()
+        name, *_ = before[cpu + 1].split()
+        times = [int(word) for word in before[cpu + 1].split()[1:]]
+        times[3] += round(1000 * (1 - share))
+        times[7] += round(1000 * share)
+        after[cpu + 1] = " ".join([name, *map(str, times)])
+        machine.put(STAT, "\n".join(after) + "\n")
+
+    return sleep
+
+
+def test_what_others_take_today_shows_though_little_was_taken_since_boot(guest: Machine) -> None:
+    guest.uptime = 1_000_000
+    guest.cpus[1].steal = 0.002
+    guest.go_on()
+    assert guest.run("apply", "database").status == 0
+    guest.sleep = losing(guest, 1, 0.6)
+    found = risks(guest)
+    assert (
+        "lose time to others (steal): CPU 1 lost 60.0% of its time to others (steal) in the last 10.0 s"
+        in found
+    )
+    guest.run("rollback")
+    outcome = guest.run("apply", "database")
+    assert outcome.status == 5
+    assert "CPU 1 lost 60.0% of its time to others (steal) in the last 10.0 s" in outcome.err
+
+
+def test_what_others_took_long_ago_does_not_matter(guest: Machine) -> None:
+    guest.cpus[1].steal = 0.5
+    guest.go_on()
+    outcome = guest.run("apply", "database")
+    assert outcome.status == 5
+    assert "CPU 1 lost 50.0% of its time to others (steal) since boot" in outcome.err
+    guest.sleep = losing(guest, 1, 0.0)
+    assert guest.run("apply", "database").status == 0
+    assert risks(guest) == ""
+
+
+def test_nobody_waits_on_a_host_or_for_single_settings(guest: Machine, tmp_path: Path) -> None:
+    host = our_host(tmp_path / "host")
+    waited: list[float] = []
+    guest.sleep = host.sleep = waited.append
+    host.run("status")
+    host.run("apply", "latency-host")
+    guest.run("apply", "--ipi", "c")
+    assert waited == []
+    guest.run("status")
+    assert waited == [1.0]
+
+
+class Ticking:
+    """This thread's affinity on a machine's CPUs: the CPU where it runs takes ticks, unless it is silent."""
+
+    def __init__(self, machine: Machine, silent: set[int], forbidden: set[int]) -> None:
+        self.machine, self.silent, self.forbidden = machine, silent, forbidden
+        self.cpus = frozenset(range(len(machine.cpus)))
+
+    def get(self) -> frozenset[int]:
+        return self.cpus
+
+    def set(self, cpus: Iterable[int]) -> None:
+        wanted = frozenset(cpus)
+        if not wanted - self.forbidden:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        self.cpus = wanted
+        if len(wanted) == 1:
+            # It takes one by the time that it is looked at again.
+            self.machine.system.at("read", INTERRUPTS, self._tick, nth=2)
+
+    def _tick(self) -> None:
+        for cpu in self.cpus - self.silent:
+            count_timer(self.machine, cpu)
+
+
+def count_timer(machine: Machine, cpu: int) -> None:
+    header, timer, *rest = machine.get(INTERRUPTS).splitlines()
+    name, *words = timer.split()
+    words[cpu] = str(int(words[cpu]) + 1)
+    machine.put(INTERRUPTS, "\n".join([header, " ".join([name, *words]), *rest]) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("silent", "forbidden", "arrives", "dead", "unknown"),
+    [
+        (set(), set(), "0-3", "", {}),
+        ({2}, set(), "0-1,3", "2", {}),
+        ({1, 2}, set(), "0,3", "1-2", {}),
+        ({2}, {2}, "0-1,3", "", {"2": "this process may not run there (Invalid argument)"}),
+    ],
+)
+def test_timer_interrupt_that_does_not_arrive_is_a_risk(
+    guest: Machine, silent: set[int], forbidden: set[int], arrives: str, dead: str, unknown: dict[str, str]
+) -> None:
+    guest.visitor = Visitor(Ticking(guest, silent, forbidden), patience_s=0.02)
+    found = status(guest)
+    assert found["timer"] == {"arrives": arrives, "silent": dead, "unknown": unknown}
+    what = "\n".join(risk["what"] for risk in found["risks"])
+    assert what.startswith(
+        f"the timer interrupt does not arrive on CPU{'s' if '-' in dead else ''} {dead}: " if dead else ""
+    )
+    assert bool(what) is bool(dead)
+    guest.go_on()
+    text = guest.run("status").out
+    assert f"its interrupt arrives on CPUs {arrives}" in text
+    assert all(why in text for why in unknown.values())
+
+
+def test_a_tree_of_files_has_no_cpus_to_run_on(guest: Machine, tmp_path: Path) -> None:
+    """Where no time passes nothing is told, where it does what was busy tells."""
+    assert set(status(guest)["timer"]["unknown"].values()) == {"it was idle, and its timer with it"}
+
+    def sleep(seconds: float) -> None:
+        before = guest.get(INTERRUPTS)
+        guest.go_on(10)
+        guest.put(INTERRUPTS, before)
+
+    guest.sleep = sleep
+    assert "the timer interrupt does not arrive on CPUs 0-3" in risks(guest)
+    assert status(our_host(tmp_path / "host"))["timer"] is None
+
+
+def test_a_containers_view_is_told(guest: Machine) -> None:
+    guest.run("apply", "--ipi", "c")
+    guest.put("/run/systemd/container", "lxc\n")
+    assert "this is a container's view of the machine (lxc, by /run/systemd/container)" in risks(guest)
+    content = guest.watch("--json").json
+    assert (content["settings"], content["own_cpus"]) == ({}, False)
+    for one in content["advice"]:
+        assert all(figure is None for figure in one["figures"].values())
+        assert one["figures"].keys() == one["unknown"].keys()
+    outcome = guest.run("apply", "database")
+    assert outcome.status == 5
+    assert "whether it is so cannot be told" in outcome.err

@@ -226,6 +226,7 @@ def test_a_cpu_that_is_offline_is_refused_though_the_kernel_would_take_it(guest:
 def test_recommends_no_polling_that_would_hang_a_mount(guest: Machine, mounted: bool) -> None:
     if mounted:
         guest.mount(Mount("/srv/data"))
+        guest.go_on()
     content = guest.watch("--json").json
     assert content["settings"] == {"ipi": "c"}
     (advice,) = (one for one in content["advice"] if one["feature"] == "cq-poll")

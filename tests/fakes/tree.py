@@ -27,6 +27,7 @@ from cvmtune import cli
 from cvmtune.commands import site
 from cvmtune.core.system import LocalSystem
 from cvmtune.features import REGISTRY
+from cvmtune.observe.timer import Visitor
 from cvmtune.tuning.journal import Journal
 from tests.fakes.controls import (
     BOOT_ID,
@@ -176,12 +177,14 @@ class Cpu:
 
 @dataclass
 class Mount:
-    """A mount of NFS, its RPCs a second and their time on the way in ms."""
+    """A mount of NFS, its RPCs a second and their time on the way in ms; of superblock `device`, else its
+    own."""
 
     point: str = "/mnt"
     rpcs: int = 3000
     rtt_ms: float = 0.25
     proto: str = "rdma"
+    device: int = 0
 
 
 @dataclass
@@ -233,6 +236,9 @@ class Machine:
         self.controls: dict[str, FakeSystem[Any]] = {}
         self.system = FakeLocalSystem(root, self.controls)
         self.uptime = 1000
+        # What becomes of the machine while a command sleeps, and who runs on its CPUs.
+        self.sleep: Callable[[float], None] = lambda seconds: None
+        self.visitor: Visitor | None = None
         (root / "var/lib").mkdir(parents=True)
         self.restart("0c2e3f9c-4f4c-4c43-9d0d-5d2f1f6a3a01", release)
         everyone = f"0-{cpus - 1}\n"
@@ -330,7 +336,7 @@ class Machine:
         """Run a command of the tool on this machine, as on a terminal too wide to wrap what it prints."""
         out, err = io.StringIO(), io.StringIO()
         with (
-            patch.object(site, "local", lambda: site.Site(self.system, self.root)),
+            patch.object(site, "local", self._site),
             patch.object(cli, "parser", _PARSER),
             patch.dict(os.environ, {"COLUMNS": "10000"}),
             # That all is synced is for test_journal.py to see. Here it would only take a busy disk's time.
@@ -345,6 +351,9 @@ class Machine:
         if "Traceback" in err.getvalue():
             pytest.fail(f"{argv}: {err.getvalue()}")
         return Outcome(status, out.getvalue(), err.getvalue())
+
+    def _site(self) -> site.Site:
+        return site.Site(self.system, self.root, sleep=self.sleep, visitor=self.visitor)
 
     def watch(self, *argv: str, seconds: int = 10) -> Outcome:
         """Run `recommend`, which sees `seconds` pass in a moment."""
@@ -362,6 +371,7 @@ class Machine:
         self.put("/proc/interrupts", self._interrupts())
         self.put("/proc/softirqs", _rows(["TIMER:", "RCU:"], [[self.uptime * 9] * len(self.cpus)] * 2))
         self.put("/proc/self/mountstats", "".join(self._mountstats()))
+        self.put("/proc/self/mountinfo", "".join(self._mountinfo()))
         if self.file(SOFT_STATS).parent.exists():
             self.put(SOFT_STATS, self._soft_stats())
         if self.file(RDMA).exists():
@@ -418,6 +428,14 @@ class Machine:
             yield "\t        NULL: 1 1 0 44 24 0 0 0 0\n"
             rtt_ms = round(ops * mount.rtt_ms)
             yield f"\t       WRITE: {ops} {ops} 0 {ops * 200} {ops * 90} 0 {rtt_ms} {rtt_ms} 0\n"
+
+    def _mountinfo(self) -> Iterator[str]:
+        """As show_mountinfo() in fs/proc_namespace.c."""
+        yield "21 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"
+        for number, mount in enumerate(self.mounts, start=31):
+            superblock = f"nfs4 10.0.0.1:/export rw,vers=4.2,proto={mount.proto},addr=10.0.0.1"
+            device = f"0:{mount.device or number}"
+            yield f"{number} 21 {device} / {mount.point} rw,relatime shared:9 - {superblock}\n"
 
     def _show_vm(self, vm: Vm) -> None:
         """A VM in KVM's debugfs, the threads of its VMM, and that VMM's number as libvirt keeps it."""

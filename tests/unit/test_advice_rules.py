@@ -19,10 +19,11 @@ from cvmtune.features.feature import Advice
 from cvmtune.features.soft_ipi.advice import BOUND_US, MIN_IPIS
 from cvmtune.features.wfx.advice import MAX_BESIDE, MAX_WAITED, MIN_WFX_EXITS
 from cvmtune.observe.capture import Capture
-from cvmtune.observe.cpus import MAX_STEAL
-from cvmtune.observe.load import CpuLoad, Load, NfsLoad, VcpuLoad, VmLoad
+from cvmtune.observe.load import CpuLoad, Load, VcpuLoad, VmLoad
+from cvmtune.observe.nfs_load import NfsLoad
 from cvmtune.observe.platform import Flavour, Role
 from cvmtune.observe.platform import Platform as Place
+from cvmtune.observe.steal import MAX_STEAL
 from cvmtune.observe.vms import Vcpu, Vm
 from tests.fakes.bound import KNOBS, advise, advise_cq_poll, advise_ipi, advise_vtimer, advise_wfx
 
@@ -72,7 +73,7 @@ def system(
 
 
 def rdma(rpcs: float, rtt_ms: float = 0.4, transport: str = "rdma") -> NfsLoad:
-    return NfsLoad("/mnt", transport, rpcs, rtt_ms)
+    return NfsLoad(("/mnt",), transport, rpcs, rtt_ms)
 
 
 @dataclass(frozen=True)

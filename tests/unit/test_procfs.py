@@ -3,25 +3,20 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.observe.procfs import (
     CpuTimes,
-    NfsMount,
-    OpStatistics,
     interrupt_cpus,
     parse_counts,
     parse_cpu_times,
     parse_interrupts,
     parse_named,
-    parse_nfs_mounts,
     parse_table,
 )
-from tests.fakes.capture import GUEST, MOUNTSTATS
+from tests.fakes.capture import GUEST
 
 INTERRUPTS = GUEST["/proc/interrupts"]
 # Of a guest with both modules and an NFS mount, cut short.
@@ -272,116 +267,3 @@ def test_any_values(values: dict[str, int], more: list[str]) -> None:
 @given(st.text())
 def test_any_text_for_values(text: str) -> None:
     assert all(value >= 0 for value in parse_named(text).values())
-
-
-# NFS
-
-
-def operation(name: str, *numbers: int) -> str:
-    """A line as _print_rpc_iostats() in net/sunrpc/stats.c makes it."""
-    return f"\t{name:>12}: {' '.join(map(str, numbers))}\n"
-
-
-def mountstats(point: str, *operations: str, kind: str = "nfs4", xprt: str = "\txprt:\ttcp 0 1 2\n") -> str:
-    return (
-        f"device 10.0.0.1:/export mounted on {point} with fstype {kind} statvers=1.1\n"
-        "\topts:\trw,vers=4.2,hard,proto=tcp\n\tage:\t77\n\tcaps:\tcaps=0x3,wtmult=512\n"
-        "\tsec:\tflavor=1,pseudoflavor=1\n\tevents:\t1 2 3 4 5 6 7 8 9\n\tbytes:\t1 2 3 4 5 6 7 8\n"
-        f"\tRPC iostats version: 1.1  p/v: 100003/4 (nfs)\n{xprt}\tper-op statistics\n{''.join(operations)}"
-    )
-
-
-def test_operations_of_an_nfs_mount() -> None:
-    (mount,) = parse_nfs_mounts(GUEST[MOUNTSTATS])
-    assert (mount.point, mount.transport) == ("/mnt", "rdma")
-    assert mount.operations.keys() == {"NULL", "WRITE"}
-    # Their order is that of the kernel's line.
-    assert mount.operations["WRITE"] == OpStatistics(
-        ops=1000,
-        transmissions=1001,
-        timeouts=0,
-        bytes_sent=200000,
-        bytes_received=90000,
-        queue_ms=4,
-        rtt_ms=500,
-        execute_ms=600,
-        errors=0,
-    )
-
-
-def test_growth_of_an_operation() -> None:
-    grown = OpStatistics(*range(10, 100, 10)) - OpStatistics(*range(9))
-    assert astuple(grown) == (10, 19, 28, 37, 46, 55, 64, 73, 82)
-
-
-@pytest.mark.parametrize("kind", ["nfs", "nfs4"])
-def test_nfs_among_other_mounts(kind: str) -> None:
-    line = operation("READ", *range(9))
-    text = (
-        "device /dev/vda mounted on / with fstype ext4\n"
-        + mountstats("/a", line, kind=kind)
-        + "device nfsd mounted on /proc/fs/nfsd with fstype nfsd\n"
-        + operation("WRITE", *range(9))
-        + "no device mounted on /b with fstype tmpfs\n"
-        + mountstats("/c\\040d", kind=kind, xprt="\txprt:\trdma 1\n\txprt:\trdma 2\n")
-    )
-    read = {"READ": OpStatistics(*range(9))}
-    assert parse_nfs_mounts(text) == [NfsMount("/a", "tcp", read), NfsMount("/c\\040d", "rdma", {})]
-
-
-def test_mounts_in_one_place_are_in_order() -> None:
-    text = mountstats("/a", operation("READ", *range(9))) + mountstats("/a", operation("WRITE", *range(9)))
-    assert [[*mount.operations] for mount in parse_nfs_mounts(text)] == [["READ"], ["WRITE"]]
-
-
-@pytest.mark.parametrize(
-    ("numbers", "known"),
-    [
-        ("1 2 3 4 5 6 7 8", False),
-        ("1 2 3 4 5 6 7 8 9", True),
-        ("1 2 3 4 5 6 7 8 9 10", True),
-        ("1 2 3 4 5 6 7 8 9 x", True),
-        ("1 2 3 4 5 6 7 8 9x", False),
-        ("1 2 3 4 5 6 7 8 -9", False),
-        ("", False),
-    ],
-)
-def test_operations_of_other_kernels(numbers: str, known: bool) -> None:
-    """Before Linux 5.3 there were eight numbers; more may come."""
-    (mount,) = parse_nfs_mounts(mountstats("/a", f"\t        READ: {numbers}\n"))
-    assert mount.operations == ({"READ": OpStatistics(*range(1, 10))} if known else {})
-
-
-@pytest.mark.parametrize("end", ["\v", "\f", "\x1c", "\x85", "\u2028"])
-@pytest.mark.parametrize("blank", ["\v", "\xa0", "\u2003"])
-def test_name_of_a_mount_point_makes_no_mount(end: str, blank: str) -> None:
-    """Whoever may mount FUSE chooses such names; of blanks the kernel escapes space, tab and newline only."""
-    forged = f"device x mounted on /forged with fstype nfs4{end}\txprt:\trdma".replace(" ", blank)
-    text = f"device fuse mounted on /home/u/a{end}{forged} with fstype fuse\n"
-    assert parse_nfs_mounts(text) == []
-    (mount,) = parse_nfs_mounts(mountstats(f"/a{end}b{blank}c"))
-    assert mount.point == f"/a{end}b{blank}c"
-
-
-points = st.text(st.characters(exclude_characters=" \t\n", exclude_categories=["Cs"]), min_size=1, max_size=9)
-operations = st.dictionaries(
-    st.from_regex(r"[A-Z_]{1,9}", fullmatch=True), st.tuples(*[counts] * 9), max_size=3
-)
-
-
-@given(st.lists(st.tuples(points, st.sampled_from(["tcp", "rdma", "udp"]), operations), max_size=3))
-def test_any_nfs_mounts(mounts: list[tuple[str, str, dict[str, tuple[int, ...]]]]) -> None:
-    text = "".join(
-        mountstats(point, *(operation(name, *one) for name, one in ops.items()), xprt=f"\txprt:\t{how} 0\n")
-        for point, how, ops in mounts
-    )
-    assert parse_nfs_mounts(text) == [
-        NfsMount(point, how, {name: OpStatistics(*one) for name, one in ops.items()})
-        for point, how, ops in mounts
-    ]
-
-
-@given(st.text())
-def test_any_text_for_nfs_mounts(text: str) -> None:
-    assert parse_nfs_mounts(text) == []
-    assert len(parse_nfs_mounts(mountstats("/a", text))) == 1

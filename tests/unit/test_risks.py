@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.core.cpumask import CpuMask
+from cvmtune.core.figure import Unknown
 from cvmtune.features.cq_poll.knob import rdma_mounts
 from cvmtune.features.feature import Risk
 from cvmtune.observe.capture import CPUS, KVM, Capture
-from cvmtune.observe.cpus import MAX_STEAL, deep_idle, own_cpus
-from tests.fakes.bound import features, load, place, risks
+from cvmtune.observe.cpus import deep_idle, own_cpus, stolen
+from cvmtune.observe.steal import MAX_STEAL
+from tests.fakes.bound import advise, features, load, place, risks
 from tests.fakes.capture import BOOT_ID, GUEST, HOST, changed, thread, vm
 
 IPI = "/sys/kernel/soft_ipi_passthrough"
@@ -144,6 +146,63 @@ def test_mounts_over_rdma(line: str, points: list[str]) -> None:
 
 def test_no_mounts() -> None:
     assert rdma_mounts("") == []
+
+
+# A container's view
+
+ROOT = "21 1 254:0 / / rw - ext4 /dev/vda rw\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"/run/systemd/container": "docker\n"}, "docker, by /run/systemd/container"),
+        (
+            {"/proc/self/mountinfo": f"{ROOT}90 21 0:9 / /proc/stat rw - fuse.lxcfs lxcfs rw\n"},
+            "fuse.lxcfs mounted on",
+        ),
+        (
+            {"/proc/self/mountinfo": "90 21 0:9 / /proc/uptime rw shared:1 - fuse.lxcfs lxcfs rw\n"},
+            "/proc/uptime",
+        ),
+        ({"/.dockerenv": ""}, "by /.dockerenv"),
+        ({"/run/.containerenv": "engine=podman\n"}, "by /run/.containerenv"),
+        (
+            {"/proc/self/mountinfo": f"{ROOT}9 21 0:9 / /proc/kcore rw - tmpfs tmpfs rw,nosuid\n"},
+            "tmpfs mounted on /proc/kcore",
+        ),
+        ({"/proc/1/cgroup": "0::/docker/0123\n"}, "docker, by /proc/1/cgroup"),
+        ({"/proc/1/cgroup": "5:cpuset:/kubepods/burstable/x\n0::/x\n"}, "kubepods"),
+        ({"/proc/1/cgroup": "0::/lxc.payload.web/init.scope\n"}, "lxc.payload"),
+    ],
+)
+def test_containers_view(files: Changes, words: str) -> None:
+    (risk,) = guest(files)
+    assert risk.what.startswith("this is a container's view of the machine (")
+    assert words in risk.what
+    seen = changed(GUEST, files)
+    assert own_cpus(seen, place(seen)) is None
+    for one in advise(load(changed(GUEST, files), changed(GUEST, {**files, UPTIME: "1010.00 1\n"}))):
+        assert not one.settings
+        assert ("container's view" in one.reason) is (one.feature != "vtimer")
+        assert all(isinstance(figure, Unknown) for figure in one.figures.values())
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"/run/systemd/container": "\n"},
+        {
+            "/proc/self/mountinfo": f"{ROOT}22 21 0:5 / /proc rw - proc proc rw\n"
+            "23 22 0:6 / /proc/sys/fs/binfmt_misc rw - autofs systemd-1 rw\n"
+        },
+        {"/proc/1/cgroup": "0::/init.scope\n"},
+        {"/proc/1/cgroup": "0::/\n"},
+        {"/proc/1/cgroup": "0::/user.slice/dockerish.slice\n"},
+    ],
+)
+def test_machines_own_view(files: Changes) -> None:
+    assert guest(files) == []
 
 
 # Soft IPIs
@@ -291,6 +350,45 @@ def test_steal_tells_of_a_guest(steal: int, own: bool) -> None:
     assert own_cpus(seen, place(seen)) is own
 
 
+def watched(then: str, now: str, seconds: int = 1) -> Capture:
+    """The guest, looked at twice."""
+    first = changed(GUEST, {"/proc/stat": then})
+    later = changed(GUEST, {"/proc/stat": now, UPTIME: f"{1000 + seconds}.00 1\n"})
+    return replace(later, earlier=first)
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "own", "words"),
+    [
+        # 0.2 % since boot and 60 % now; or much of it long ago, and none now.
+        (stat(200, 100000), stat(260, 100100), False, "CPU 1 lost 60.0% of its time to others (steal) in"),
+        (stat(40000, 100000), stat(40000, 100100), True, "CPU 0 lost 0.0% of its time"),
+        (stat(40000, 100000), stat(39000, 100100), None, "steal time of CPU 1 went backwards"),
+        (stat(200, 100000), stat(200, 100000), None, "no time of CPU 0 was counted"),
+        ("cpu0 0 0 0 1 0 0 0 0 0 0\n", stat(0), None, "a CPU has come meanwhile"),
+        (stat(200, 100000), stat(260, 100100).splitlines()[0], None, "CPU 1: /proc/stat does not show it"),
+        ("", "", None, "/proc/stat is empty"),
+        # What is known to be too much settles it.
+        (stat(200, 100000), stat(260, 100100).splitlines()[1], False, "CPU 1 lost 60.0%"),
+    ],
+)
+def test_steal_now_tells_of_a_guest(then: str, now: str, own: bool | None, words: str) -> None:
+    seen = watched(then, f"{now}\n")
+    assert own_cpus(seen, place(seen)) is own
+    told = str(stolen(seen, place(seen)))
+    assert words in told
+    assert "in the last 1.0 s" in told
+
+
+def test_steal_since_boot_tells_where_no_time_has_passed() -> None:
+    for seconds, earlier in ((0, None), (0, ""), (1, "x")):
+        seen = watched(stat(0), stat(500), seconds)
+        if earlier == "x":
+            seen = replace(seen, earlier=None)
+        assert "CPU 1 lost 50.0% of its time to others (steal) since boot" in str(stolen(seen, place(seen)))
+        assert own_cpus(seen, place(seen)) is False
+
+
 @pytest.mark.parametrize("text", [None, "", "cpu  1 2 3\n", "cpu0 1 2\n"])
 def test_guest_that_does_not_tell(text: str | None) -> None:
     seen = changed(GUEST, {"/proc/stat": text})
@@ -299,8 +397,9 @@ def test_guest_that_does_not_tell(text: str | None) -> None:
 
 
 def test_guest_that_has_just_begun() -> None:
+    """No time was counted of which something could be lost."""
     seen = changed(GUEST, {"/proc/stat": stat(0, total=0)})
-    assert own_cpus(seen, place(seen)) is True
+    assert own_cpus(seen, place(seen)) is None
 
 
 @pytest.mark.parametrize(

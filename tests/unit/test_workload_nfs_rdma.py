@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import Completed
-from cvmtune.observe.procfs import OpStatistics
+from cvmtune.observe.nfs import OpStatistics
 from cvmtune.workloads.nfs_rdma import (
     DataDamaged,
     FioReport,

@@ -21,7 +21,7 @@ def main(site: Site, what: str | None, flags: Mapping[str, str], *, dry_run: boo
     PartlyApplied if something is set that could not be taken back.
     """
     one = wanted(site, what, flags)
-    facts = site.facts()
+    facts = site.facts(watch=one.profile.require.own_cpus)
     check(site, one, facts)
     registry = site.registry
     resolved = resolve(one.profile, facts, registry.settings)

@@ -13,11 +13,13 @@ from pathlib import Path
 from cvmtune import __version__
 from cvmtune.commands.site import Site
 from cvmtune.core.errors import CvmtuneError, UsageError
+from cvmtune.core.figure import known, reasons
 from cvmtune.core.text import columns
 from cvmtune.features.feature import Advice, FeatureStatus
 from cvmtune.features.registry import Registry
 from cvmtune.observe import recording
 from cvmtune.observe.capture import Capture
+from cvmtune.observe.container import view
 from cvmtune.observe.cpus import counts_steal
 from cvmtune.observe.load import Load
 
@@ -48,6 +50,8 @@ def main(
         before, after = _watch(site, seconds, sleep)
     if record:
         _save(record, recording.dump(before, after))
+        print(f"{record} holds, of two moments:", file=sys.stderr)
+        print(columns(recording.contents(after), indent="  "), end="", file=sys.stderr)
     try:
         seen = site.registry.load(before, after)
     except ValueError as error:
@@ -71,7 +75,7 @@ def content(registry: Registry, seen: Load, advice: Sequence[Advice]) -> dict[st
         "kernel": {"release": seen.place.release, "flavour": seen.place.flavour},
         "cpus": seen.place.possible.to_list(),
         # A mask for vCPUs that own their CPUs is not to be applied once they do not, where that shows.
-        "own_cpus": seen.place.role == "guest" and counts_steal(seen.now),
+        "own_cpus": seen.place.role == "guest" and counts_steal(seen.now) and not view(seen.now),
         "seconds": seen.seconds,
         "settings": registry.encode(wanted),
         "advice": [_advice(registry, one) for one in advice],
@@ -85,7 +89,8 @@ def _advice(registry: Registry, one: Advice) -> dict[str, object]:
         "settings": registry.encode(one.settings),
         "gain": one.gain,
         "cost": one.cost,
-        "figures": dict(one.figures),
+        "figures": {name: known(figure) for name, figure in one.figures.items()},
+        "unknown": reasons(one.figures),
     }
 
 
@@ -102,7 +107,7 @@ def _watch(site: Site, seconds: float, sleep: Callable[[float], None]) -> tuple[
 
 
 def _save(path: Path, text: str) -> None:
-    # A kernel's command line, which is in it, is not for everybody.
+    # How a machine is set up and loaded is not for everybody.
     def opener(name: str, flags: int) -> int:
         descriptor = os.open(name, flags | os.O_NOFOLLOW, 0o600)
         os.fchmod(descriptor, 0o600)

@@ -8,11 +8,15 @@ from dataclasses import asdict
 
 from cvmtune import __version__
 from cvmtune.commands.site import Site
+from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.errors import CvmtuneError
+from cvmtune.core.figure import known, reasons
 from cvmtune.core.text import columns
+from cvmtune.features import risks
 from cvmtune.features.feature import FeatureStatus, Risk
 from cvmtune.features.registry import Registry
 from cvmtune.observe.platform import Platform
+from cvmtune.observe.timer import Timers
 from cvmtune.tuning.transaction import Verification
 
 _FLAVOURS = {
@@ -23,12 +27,14 @@ _FLAVOURS = {
 
 
 def main(site: Site, *, as_json: bool) -> int:
-    """Print the state of the system; return 0."""
-    seen, where = site.look()
+    """Print the state of the system; return 0. A guest is watched for a moment."""
+    seen, where, timers = site.watch_timers()
     registry = site.registry
     known = registry.status(seen, where)
     applied, problem = _applied(site)
     found = registry.risks(seen, where, known)
+    if timers:
+        found += risks.timers(timers)
     if problem:
         found.append(Risk(problem.what, problem.next_step))
     elif applied and applied.interrupted:
@@ -39,9 +45,9 @@ def main(site: Site, *, as_json: bool) -> int:
     elif applied and not all(check.holds for check in applied.checks):
         found.append(Risk("not all that was applied is in force", "cvmtune verify"))
     if as_json:
-        print(json.dumps(_content(registry, where, known, applied, found), indent=2))
+        print(json.dumps(_content(registry, where, timers, known, applied, found), indent=2))
     else:
-        _print(registry, where, known, applied, found)
+        _print(registry, where, timers, known, applied, found)
     return 0
 
 
@@ -56,6 +62,7 @@ def _applied(site: Site) -> tuple[Verification | None, CvmtuneError | None]:
 def _content(
     registry: Registry,
     where: Platform,
+    timers: Timers | None,
     known: list[FeatureStatus],
     applied: Verification | None,
     found: list[Risk],
@@ -68,15 +75,32 @@ def _content(
         "monitor": where.monitor,
         "kernel": {"release": where.release, "flavour": where.flavour},
         "cpus": {"online": where.online.to_list(), "possible": where.possible.to_list()},
-        "features": [{**asdict(one), "settings": _texts(registry, one)} for one in known],
+        "timer": _timer(timers) if timers else None,
+        "features": [_feature(registry, one) for one in known],
         "applied": asdict(applied) if applied and applied.applied else None,
         "risks": [asdict(risk) for risk in found],
+    }
+
+
+def _timer(timers: Timers) -> dict[str, object]:
+    unknown = {str(cpu): why for cpu, why in timers.unknown.items()}
+    return {"arrives": timers.arrives.to_list(), "silent": timers.silent.to_list(), "unknown": unknown}
+
+
+def _feature(registry: Registry, one: FeatureStatus) -> dict[str, object]:
+    """A feature; a figure that is not known is null, and `unknown` says why."""
+    return {
+        **{name: value for name, value in vars(one).items() if name not in ("settings", "statistics")},
+        "settings": _texts(registry, one),
+        "statistics": {name: known(value) for name, value in one.statistics.items()},
+        "unknown": reasons(one.statistics),
     }
 
 
 def _print(
     registry: Registry,
     where: Platform,
+    timers: Timers | None,
     known: list[FeatureStatus],
     applied: Verification | None,
     found: list[Risk],
@@ -85,6 +109,7 @@ def _print(
         ("role", _role(where)),
         ("kernel", f"{where.release}, {_FLAVOURS[where.flavour]}"),
         ("CPUs", f"{where.online.to_list()} online"),
+        *([("timer", _timer_words(timers))] if timers else []),
         ("applied", _applied_words(registry, applied)),
     ]
     print(columns(rows), end="\n")
@@ -114,6 +139,18 @@ def _role(where: Platform) -> str:
     if where.confidential:
         return f"guest, confidential: behind {where.monitor}"
     return "guest; not confidential, or behind a monitor that does not show itself, as pKVM"
+
+
+def _timer_words(timers: Timers) -> str:
+    said = []
+    if timers.arrives:
+        said.append(f"its interrupt arrives on CPUs {timers.arrives.to_list()}")
+    if timers.silent:
+        said.append(f"it does not on CPUs {timers.silent.to_list()}")
+    for why in dict.fromkeys(timers.unknown.values()):
+        cpus = CpuMask(frozenset(cpu for cpu, one in timers.unknown.items() if one == why))
+        said.append(f"on CPUs {cpus.to_list()} that cannot be told: {why}")
+    return "; ".join(said) or "not known"
 
 
 def _applied_words(registry: Registry, applied: Verification | None) -> str:

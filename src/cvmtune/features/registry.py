@@ -9,12 +9,14 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cvmtune.core.figure import Unknown
 from cvmtune.core.system import Readable
 from cvmtune.features import risks
 from cvmtune.features.feature import Advice, Feature, FeatureStatus, Risk
 from cvmtune.observe import capture as capturing
 from cvmtune.observe import load as loads
 from cvmtune.observe.capture import Capture
+from cvmtune.observe.container import view
 from cvmtune.observe.load import Load
 from cvmtune.observe.platform import Platform, Signs
 from cvmtune.observe.platform import platform as platform_of
@@ -129,11 +131,19 @@ class Registry:
             yield from feature.risks(capture, where, status)
 
     def advise(self, load: Load) -> list[Advice]:
-        """Return one advice for each feature."""
+        """Return one advice for each feature; of a machine that is seen in part only, nothing to set."""
         advice: list[Advice] = []
         for feature in self.features:
             advice.append(feature.advise(load, advice))
-        return advice
+        if not (why := view(load.now)):
+            return advice
+        reason = f"{why}: what its files count is not all the machine's, or another's; run it on the machine"
+        return [
+            Advice(one.feature, reason, figures=dict.fromkeys(one.figures, Unknown(why)))
+            if feature.settings
+            else one
+            for feature, one in zip(self.features, advice, strict=True)
+        ]
 
     def encode(self, values: Mapping[str, Any]) -> dict[str, str]:
         """Return values by setting as texts in canonical form, in the order of settings."""

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from cvmtune.features.feature import FeatureStatus, Risk
 from cvmtune.observe.capture import Capture
+from cvmtune.observe.container import view
+from cvmtune.observe.timer import Timers
 
 
 def unknown(capture: Capture, known: Sequence[FeatureStatus]) -> Iterator[Risk]:
@@ -14,6 +16,11 @@ def unknown(capture: Capture, known: Sequence[FeatureStatus]) -> Iterator[Risk]:
     for one in known:
         if one.status == "unknown":
             yield Risk(f"{one.name}: {one.problem.splitlines()[0]}", "look at the kernel's log")
+    if why := view(capture):
+        yield Risk(
+            f"{why}: CPUs' times, interrupts, mounts and VMs are not all the machine's, or another's",
+            "run cvmtune on the machine itself",
+        )
     if "/sys/kernel/debug" in capture.unreadable:
         yield Risk(
             "statistics and VMs are not seen: debugfs cannot be read", "run as root, with debugfs mounted"
@@ -26,4 +33,14 @@ def masks_of_a_vendor(names: Sequence[str]) -> Iterator[Risk]:
         yield Risk(
             f"after a mask that does not parse this vendor's kernel hangs ({' and '.join(names)})",
             "set masks by cvmtune alone: it writes none but those it has printed itself",
+        )
+
+
+def timers(found: Timers) -> Iterator[Risk]:
+    """What is wrong with the interrupts of a guest's timers."""
+    if silent := found.silent:
+        yield Risk(
+            f"the timer interrupt does not arrive on CPU{'s' if len(silent) > 1 else ''} {silent.to_list()}: "
+            "a program ran there, and the timer's count in /proc/interrupts stood still",
+            "look whether the monitor or the host hides the virtual timer's interrupt (PPI 27) from it",
         )

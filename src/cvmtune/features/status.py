@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from cvmtune.core.figure import Figure
 from cvmtune.features.feature import FeatureStatus
 from cvmtune.observe.capture import Capture
 from cvmtune.observe.captured import CapturedSystem
@@ -18,7 +19,7 @@ def of_setting(
     main: Setting[Any],
     beside: Setting[Any],
     did: Iterator[str],
-    statistics: Mapping[str, float],
+    statistics: Mapping[str, Figure],
 ) -> FeatureStatus:
     """Return the status of a feature with the setting `main`, and a parameter `beside` it that may be
     missing."""

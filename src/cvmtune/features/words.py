@@ -6,28 +6,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cvmtune.core.cpumask import CpuMask
-from cvmtune.observe.cpus import MAX_STEAL, counts_steal
+from cvmtune.observe.cpus import counts_steal
 from cvmtune.observe.load import Load
+from cvmtune.observe.steal import Lost, most
 
 
 def overcommitted(load: Load) -> str:
     """Why nothing may poll here; nothing if vCPUs seem to own their CPUs."""
     lost = steal(load)
-    if lost <= MAX_STEAL:
-        return ""
-    return f"this guest is overcommitted: its vCPUs lost {lost:.1%} of a CPU's time to others (steal)"
+    if lost.too_much:
+        return f"this guest is overcommitted: {lost}"
+    # Where no steal is counted 0 is shown: time_lost() says so.
+    if lost.too_much is None and load.place.role == "guest" and counts_steal(load.now):
+        return str(lost)
+    return ""
 
 
 def time_lost(load: Load) -> str:
     """What a guest's vCPUs lose to others, as a clause."""
     if not counts_steal(load.now):
         return "and whether others take their physical CPUs is not told here (no steal clock): ask the host"
-    return f"steal is {steal(load):.1%}"
+    return f"steal is {steal(load).share:.1%}"
 
 
-def steal(load: Load) -> float:
-    """The largest share of its time that a CPU lost, from 0 to 1."""
-    return max((one.steal for one in load.cpus.values()), default=0.0)
+def steal(load: Load) -> Lost:
+    """The most that a CPU lost."""
+    return most({cpu: one.steal for cpu, one in load.cpus.items()}, f"in {load.seconds:.1f} s")
 
 
 def cpu_list(cpus: Sequence[int]) -> str:

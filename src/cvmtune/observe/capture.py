@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import errno
 import fnmatch
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cvmtune.core.system import Readable
 
@@ -19,6 +20,7 @@ KVM = "/sys/kernel/debug/kvm"
 # A VM's folder is named after a thread of its VMM and the VM's file there.
 VM_FOLDERS = f"{KVM}/*-*"
 CPUS = "/sys/devices/system/cpu"
+CGROUPS = "/sys/fs/cgroup"
 
 # A star stands for one name or part of it. What is not there is left out.
 _ALWAYS = (
@@ -28,6 +30,11 @@ _ALWAYS = (
     "/proc/softirqs",
     "/proc/cmdline",
     "/proc/mounts",
+    "/proc/self/mountinfo",
+    "/proc/1/cgroup",
+    "/run/systemd/container",
+    "/run/.containerenv",
+    "/.dockerenv",
     "/proc/sys/kernel/osrelease",
     "/proc/sys/kernel/random/boot_id",
     "/sys/class/dmi/id/sys_vendor",
@@ -39,6 +46,8 @@ _ALWAYS = (
     f"{CPUS}/possible",
     f"{CPUS}/isolated",
     f"{CPUS}/nohz_full",
+    f"{CGROUPS}/cpuset.cpus.isolated",
+    f"{CGROUPS}/cpuset.cpus.effective",
     f"{CPUS}/hotplug/states",
     f"{CPUS}/cpu*/cpuidle/state*/name",
     f"{CPUS}/cpu*/cpuidle/state*/disable",
@@ -54,29 +63,48 @@ _LOAD = (
     "/proc/self/mountstats",
     "/proc/net/rpc/nfsd",
     "/proc/fs/nfsd/portlist",
+    f"{CPUS}/cpu*/topology/thread_siblings_list",
+    "/sys/devices/system/node/node*/cpulist",
+    "/sys/class/infiniband/*/device/numa_node",
     "/sys/class/infiniband/*/ports/*/hw_counters/*",
     "/sys/class/infiniband/*/ports/*/counters/port_*_packets",
 )
+# What goes on while one looks at it: what reread() reads. The time is first.
+_MOVING = ("/proc/uptime", "/proc/stat", "/proc/interrupts")
+# cpusets at the top, where CPUs are kept from others for; VMs' own are looked up by their threads.
+_CPUSETS = (CGROUPS, f"{CGROUPS}/*")
 # The number of each VMM, by its VM's name. The VMs' state files beside them hold passwords.
 _LIBVIRT = "/run/libvirt/qemu/*.pid"
 # How VMMs name the threads of their vCPUs: QEMU (with debug-threads=on, as libvirt has it), Firecracker,
 # Cloud Hypervisor, kvmtool. Arm has 512 ids of vCPUs.
 VCPU_THREAD = re.compile(r"(?:CPU (\d{1,3})/KVM|fc_vcpu (\d{1,3})|vcpu(\d{1,3})|kvm-vcpu-(\d{1,3}))")
+# What a cpuset is that keeps its CPUs to itself (admin-guide/cgroup-v2.rst).
+PARTITIONS = ("root", "isolated")
 _VM_FOLDER = re.compile(r"(\d+)-\d+")
 _CGROUP_V2 = re.compile(r"^0::(/.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Capture:
-    """The files of a machine, and those that are there but could not be read, with the error's number."""
+    """The files of a machine, and those that are there but could not be read, with the error's number.
+
+    `earlier` is the same machine some time before, where it was looked at twice.
+    """
 
     files: Mapping[str, str]
     unreadable: Mapping[str, int] = field(default_factory=dict)
+    earlier: Capture | None = None
 
     def get(self, path: str) -> str | None:
         """The text of a file without what surrounds it; None if it is not there."""
         text = self.files.get(path)
         return None if text is None else text.strip()
+
+    def why_not(self, path: str) -> str:
+        """Why a file does not tell what it should, as a clause."""
+        if number := self.unreadable.get(path):
+            return f"{path} cannot be read ({os.strerror(number)})"
+        return f"{path} does not show it" if self.get(path) else f"{path} is empty or not there"
 
     def matching(self, pattern: re.Pattern[str]) -> Iterator[tuple[re.Match[str], str]]:
         """The files whose whole path the pattern matches, with their text."""
@@ -98,7 +126,19 @@ def capture(tree: Readable, patterns: Sequence[str] = (), *, load: bool = True) 
         if match := _VM_FOLDER.fullmatch(name):
             reader.read_vcpus(int(match[1]))
     reader.read_matching(_LIBVIRT)
+    for pattern in _CPUSETS:
+        reader.read_partitions(pattern)
     return Capture(reader.files, reader.unreadable)
+
+
+def reread(tree: Readable, seen: Capture) -> Capture:
+    """Read anew what goes on, some time after `seen`, which becomes the new capture's `earlier`."""
+    reader = _Reader(tree)
+    for path in _MOVING:
+        reader.read(path)
+    files = {path: text for path, text in seen.files.items() if path not in _MOVING}
+    unreadable = {path: number for path, number in seen.unreadable.items() if path not in _MOVING}
+    return replace(seen, files=files | reader.files, unreadable=unreadable | reader.unreadable, earlier=seen)
 
 
 class _Reader:
@@ -151,6 +191,17 @@ class _Reader:
             self._groups.add(group)
             self.read(f"/sys/fs/cgroup{group}/cpuset.cpus.partition")
             group = group.rpartition("/")[0]
+
+    def read_partitions(self, parent: str) -> None:
+        """Read of the cpusets in a directory which CPUs they keep to themselves, where they do."""
+        for path in self._expand(f"{parent}/*/cpuset.cpus.partition"):
+            # Those of VMs, of which "member" tells something, have been read.
+            if path.removeprefix(CGROUPS).rpartition("/")[0] in self._groups:
+                kind = self.files.get(path)
+            elif (kind := self.read(path)) is not None and kind.strip() not in PARTITIONS:
+                del self.files[path]
+            if (kind or "").strip() in PARTITIONS:
+                self.read(f"{path.rpartition('/')[0]}/cpuset.cpus.effective")
 
     def _note(self, path: str, error: OSError) -> None:
         if not isinstance(error, (FileNotFoundError, NotADirectoryError, ProcessLookupError)):

@@ -6,16 +6,17 @@ from __future__ import annotations
 import re
 
 from cvmtune.core.cpumask import CpuMask
+from cvmtune.core.figure import Unknown
 from cvmtune.observe.capture import CPUS, Capture
+from cvmtune.observe.container import view
 from cvmtune.observe.platform import Platform
-from cvmtune.observe.procfs import parse_cpu_times
+from cvmtune.observe.procfs import parse_cpu_times, uptime
+from cvmtune.observe.steal import Lost, most, shares, since_boot
 from cvmtune.observe.vms import unowned, vms
 
-# Share of its time that a vCPU may lose to others; above it, it does not own its CPU. Recorded in the lab: at
-# most 8 % where it does, on a busy computer, and 34 % or more where four vCPUs share one CPU.
-MAX_STEAL = 0.1
 # A guest's kernel that has found stolen time (arch/arm64/kernel/paravirt.c) prepares it on each CPU.
 _PV_TIME = "hypervisor/arm/pvtime"
+_HOTPLUG = f"{CPUS}/hotplug/states"
 _STATE = re.compile(rf"({CPUS}/cpu(\d+)/cpuidle/state[1-9]\d*)/disable")
 # Names of states above 0 that are no deeper: WFI, and what polls before it (cpuidle-haltpoll).
 _SHALLOW = ("wfi", "poll", "haltpoll idle")
@@ -24,22 +25,46 @@ _SHALLOW = ("wfi", "poll", "haltpoll idle")
 def own_cpus(capture: Capture, where: Platform) -> bool | None:
     """Tell whether vCPUs have physical CPUs of their own: of a guest its own, of a host all its VMs'.
 
-    None if it cannot be told. In a guest it shows by what it lost since boot, where that is counted.
+    None if it cannot be told. In a guest it shows by what it loses, where that is counted.
     """
     if where.role == "guest":
-        if not counts_steal(capture):
-            return None
-        times = parse_cpu_times(capture.files.get("/proc/stat", "")).values()
-        return all(one.steal <= MAX_STEAL * max(1, one.total) for one in times) if times else None
+        too_much = stolen(capture, where).too_much
+        return None if too_much is None else not too_much
     machines = vms(capture)
     if where.role != "host" or not machines or not all(vm.vcpus for vm in machines):
         return None
     return not unowned(machines)
 
 
+def stolen(capture: Capture, where: Platform) -> Lost:
+    """Return what a guest's CPUs lose to others: since the machine was looked at earlier, else since boot."""
+    if why := view(capture):
+        return Lost(Unknown(why), -1, "since boot")
+    if not counts_steal(capture):
+        hidden = _HOTPLUG not in capture.files
+        why = capture.why_not(_HOTPLUG) if hidden else "its hypervisor does not tell it"
+        return Lost(Unknown(why), -1, "since boot")
+    times = parse_cpu_times(capture.files.get("/proc/stat", ""))
+    missing = {
+        cpu: Unknown(f"CPU {cpu}: {capture.why_not('/proc/stat')}")
+        for cpu in where.online
+        if cpu not in times
+    }
+    earlier = capture.earlier
+    seconds = uptime(capture.files) - uptime(earlier.files) if earlier else 0.0
+    # Where no time has passed, or it is not known, what was lost since boot is all there is to go by.
+    if earlier is None or not seconds > 0:
+        found = since_boot(times)
+        return most({found.cpu: found.share, **missing}, found.over) if missing else found
+    gone = Unknown("a CPU has come meanwhile")
+    then = parse_cpu_times(earlier.files.get("/proc/stat", ""))
+    lost = {cpu: shares(then.get(cpu, gone), one, cpu).steal for cpu, one in times.items()}
+    return most({**lost, **missing}, f"in the last {seconds:.1f} s")
+
+
 def counts_steal(capture: Capture) -> bool:
     """Tell whether a guest learns of the time that its vCPUs lose. Where it does not, 0 is shown."""
-    return _PV_TIME in (capture.get(f"{CPUS}/hotplug/states") or "")
+    return _PV_TIME in (capture.get(_HOTPLUG) or "")
 
 
 def deep_idle(capture: Capture, cpus: CpuMask) -> CpuMask:

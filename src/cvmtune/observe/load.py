@@ -3,26 +3,26 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cvmtune.core.figure import Figure, Unknown, rate, total
 from cvmtune.observe.capture import Capture
+from cvmtune.observe.nfs_load import NfsLoad, nfs_mounts, served_over_rdma
 from cvmtune.observe.platform import Platform
 from cvmtune.observe.procfs import (
     IPI_ROWS,
-    CpuTimes,
     interrupt_cpus,
     parse_cpu_times,
     parse_interrupts,
     parse_named,
-    parse_nfs_mounts,
+    uptime,
 )
+from cvmtune.observe.steal import shares
 from cvmtune.observe.vms import Vcpu, Vm, vms
 
 _NS_PER_S = 1e9
-_UPTIME = re.compile(r"\d+(?:\.\d+)?")
 _RDMA = re.compile(r"/sys/class/infiniband/(.+/ports/.+)")
 
 
@@ -30,26 +30,16 @@ _RDMA = re.compile(r"/sys/class/infiniband/(.+/ports/.+)")
 class CpuLoad:
     """A CPU over the time between: events a second, and shares of that time from 0 to 1.
 
-    `ipis` are those by hardware, by kind; `rows` are all rows of /proc/interrupts.
+    `ipis` are those by hardware, by kind; `rows` are all rows of /proc/interrupts, as far as they are shown.
     """
 
-    ipis: Mapping[str, float]
-    rows: Mapping[str, float]
-    interrupts: float
-    softirqs: float
-    busy: float
-    idle: float
-    steal: float
-
-
-@dataclass(frozen=True)
-class NfsLoad:
-    """An NFS mount: RPCs a second, and what one took on average, from sending to reply, in ms."""
-
-    point: str
-    transport: str
-    rpcs: float
-    rtt_ms: float
+    ipis: Mapping[str, Figure]
+    rows: Mapping[str, Figure]
+    interrupts: Figure
+    softirqs: Figure
+    busy: Figure
+    idle: Figure
+    steal: Figure
 
 
 @dataclass(frozen=True)
@@ -63,7 +53,7 @@ class VcpuLoad:
     ran: float
     waited: float
     sleeps: float
-    beside: float | None
+    beside: Figure | None
     reserved: bool
 
 
@@ -78,72 +68,121 @@ class VmLoad:
 
 @dataclass(frozen=True)
 class Load:
-    """A machine over `seconds`. `server_rpcs` is what its own NFS server took, a second."""
+    """A machine over `seconds`. `server_rpcs` is what its own NFS server took over RDMA, a second."""
 
     place: Platform
     now: Capture
     seconds: float
     cpus: Mapping[int, CpuLoad]
-    context_switches: float
+    context_switches: Figure
     mounts: Sequence[NfsLoad]
-    rdma: Mapping[str, float]
-    server_rpcs: float
-    server_over_rdma: bool
+    rdma: Mapping[str, Figure]
+    server_rpcs: Figure
+    server_over_rdma: bool | Unknown
     vms: Sequence[VmLoad]
 
 
 def load(before: Capture, after: Capture, where: Platform) -> Load:
     """Compare two captures of a machine, on this platform; ValueError if they are not, in this order, of
     one."""
-    seconds = _uptime(after) - _uptime(before)
+    seconds = uptime(after.files) - uptime(before.files)
     boot = "/proc/sys/kernel/random/boot_id"
     # Not "<= 0": it is nan where a time is not known.
     if not seconds > 0 or before.get(boot) != after.get(boot):
         raise ValueError("the second capture is not a later one of the same machine")
     cpus = _cpus(before, after, seconds)
+    listens, served = served_over_rdma(before, after, seconds)
     return Load(
         place=where,
         now=after,
         seconds=seconds,
         cpus=cpus,
         context_switches=_named_rate(before, after, "/proc/stat", "ctxt", seconds),
-        mounts=_mounts(before, after, seconds),
+        mounts=nfs_mounts(before, after, seconds),
         rdma=_rdma(before, after, seconds),
-        server_rpcs=_named_rate(before, after, "/proc/net/rpc/nfsd", "rpc", seconds),
-        server_over_rdma="rdma" in (after.get("/proc/fs/nfsd/portlist") or ""),
+        server_rpcs=served,
+        server_over_rdma=listens,
         vms=_vms(before, after, seconds, cpus, where),
     )
 
 
-def _uptime(capture: Capture) -> float:
-    match = _UPTIME.match(capture.get("/proc/uptime") or "")
-    return float(match[0]) if match else math.nan
-
-
 def _cpus(before: Capture, after: Capture, seconds: float) -> dict[int, CpuLoad]:
-    """Those that were online all the time."""
-    times = [parse_cpu_times(capture.files.get("/proc/stat", "")) for capture in (before, after)]
-    interrupts = [_by_cpu(capture, "/proc/interrupts") for capture in (before, after)]
-    softirqs = [_by_cpu(capture, "/proc/softirqs") for capture in (before, after)]
+    """Those that were online all the time, by one file or the other."""
+    stat = "/proc/stat"
+    times = [parse_cpu_times(capture.files.get(stat, "")) for capture in (before, after)]
+    interrupts, softirqs = (
+        _Counts.of("/proc/interrupts", before, after),
+        _Counts.of("/proc/softirqs", before, after),
+    )
     loads = {}
-    for cpu in sorted(times[0].keys() & times[1].keys()):
-        counts = _growth(interrupts, cpu)
-        shares = _shares(times[0][cpu], times[1][cpu])
+    for cpu in sorted((times[0].keys() & times[1].keys()) | interrupts.cpus):
+        then, now = (
+            one.get(cpu, Unknown(f"CPU {cpu}: {capture.why_not(stat)}"))
+            for one, capture in zip(times, (before, after), strict=True)
+        )
+        went = shares(then, now, cpu)
+        rows = interrupts.rates(cpu, seconds)
         loads[cpu] = CpuLoad(
-            ipis={what: counts.get(row, 0) / seconds for row, what in IPI_ROWS.items()},
-            rows={row: count / seconds for row, count in counts.items()},
-            interrupts=sum(count for row, count in counts.items() if row.isdecimal()) / seconds,
-            softirqs=sum(_growth(softirqs, cpu).values()) / seconds,
-            busy=shares.busy,
-            idle=shares.idle,
-            steal=shares.steal,
+            ipis={what: _row(rows, row, after) for row, what in IPI_ROWS.items()},
+            rows={} if isinstance(rows, Unknown) else rows,
+            interrupts=_sum(rows, devices=True),
+            softirqs=_sum(softirqs.rates(cpu, seconds)),
+            busy=went.busy,
+            idle=went.idle,
+            steal=went.steal,
         )
     return loads
 
 
-def _by_cpu(capture: Capture, path: str) -> dict[int, dict[str, int]]:
+def _row(rows: Mapping[str, Figure] | Unknown, row: str, after: Capture) -> Figure:
+    if isinstance(rows, Unknown):
+        return rows
+    return rows.get(row, Unknown(f"row {row}: {after.why_not('/proc/interrupts')}"))
+
+
+def _sum(rows: Mapping[str, Figure] | Unknown, *, devices: bool = False) -> Figure:
+    """All rows, or those of devices, which have numbers."""
+    if isinstance(rows, Unknown):
+        return rows
+    return total(rate for row, rate in rows.items() if row.isdecimal() or not devices)
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """A file like /proc/interrupts before and after: counts by CPU and row, and why there are none."""
+
+    path: str
+    before: Mapping[int, Mapping[str, int]]
+    after: Mapping[int, Mapping[str, int]]
+    why: tuple[str, str]
+
+    @classmethod
+    def of(cls, path: str, before: Capture, after: Capture) -> _Counts:
+        then, now = (_by_cpu(capture.files.get(path, "")) for capture in (before, after))
+        return cls(path, then, now, (before.why_not(path), after.why_not(path)))
+
+    @property
+    def cpus(self) -> set[int]:
+        return self.before.keys() & self.after.keys()
+
+    def rates(self, cpu: int, seconds: float) -> Mapping[str, Figure] | Unknown:
+        """The rows' rates; the kernel counts in 32 bits."""
+        then, now = self.before.get(cpu), self.after.get(cpu)
+        # A CPU that was offline at one time: that it counts from boot would look like a storm.
+        if then is None or now is None:
+            return Unknown(f"CPU {cpu}: {self.why[0 if then is None else 1]}")
+        return {
+            row: rate(self._then(then, row), count, seconds, what=f"row {row} of {self.path}", bits=32)
+            for row, count in now.items()
+        }
+
+    def _then(self, rows: Mapping[str, int], row: str) -> Figure:
+        # A device may have come meanwhile; the kernel's own rows are there from the beginning.
+        return rows.get(row, 0 if row.isdecimal() else Unknown(f"row {row}: {self.why[0]}"))
+
+
+def _by_cpu(text: str) -> dict[int, dict[str, int]]:
     """The counts of a file like /proc/interrupts, by CPU and row."""
-    text = capture.files.get(path, "")
     rows = parse_interrupts(text)
     return {
         cpu: {name: counts[column] for name, counts in rows.items()}
@@ -151,65 +190,22 @@ def _by_cpu(capture: Capture, path: str) -> dict[int, dict[str, int]]:
     }
 
 
-def _growth(counts: Sequence[Mapping[int, Mapping[str, int]]], cpu: int) -> dict[str, int]:
-    before, after = (one.get(cpu) for one in counts)
-    if before is None or after is None:
-        # It was offline at one time: that it counts from boot would look like a storm.
-        return {}
-    return {row: max(0, count - before.get(row, 0)) for row, count in after.items()}
-
-
-@dataclass(frozen=True)
-class _Shares:
-    busy: float
-    idle: float
-    steal: float
-
-
-def _shares(before: CpuTimes, after: CpuTimes) -> _Shares:
-    # The kernel lets a CPU's idle time go back at times (proc(5), iowait).
-    busy = max(0, after.busy - before.busy)
-    idle = max(0, after.idle - before.idle)
-    steal = max(0, after.steal - before.steal)
-    total = max(1, busy + idle + steal)
-    return _Shares(busy / total, idle / total, steal / total)
-
-
-def _named_rate(before: Capture, after: Capture, path: str, name: str, seconds: float) -> float:
-    then, now = (parse_named(capture.files.get(path, "")).get(name, 0) for capture in (before, after))
-    return max(0, now - then) / seconds
-
-
-def _mounts(before: Capture, after: Capture, seconds: float) -> list[NfsLoad]:
-    path = "/proc/self/mountstats"
-    # Of several in one place the last hides the others.
+def _named_rate(before: Capture, after: Capture, path: str, name: str, seconds: float) -> Figure:
     then, now = (
-        {mount.point: mount for mount in parse_nfs_mounts(capture.files.get(path, ""))}
+        parse_named(capture.files.get(path, "")).get(name, Unknown(f"{name}: {capture.why_not(path)}"))
         for capture in (before, after)
     )
-    loads = []
-    for mount in now.values():
-        earlier = then[mount.point].operations if mount.point in then else {}
-        if any(name in earlier and one.ops < earlier[name].ops for name, one in mount.operations.items()):
-            # Mounted anew meanwhile: all that it counts is of this time.
-            earlier = {}
-        grown = [
-            statistics - earlier[name] if name in earlier else statistics
-            for name, statistics in mount.operations.items()
-        ]
-        rpcs = sum(one.ops for one in grown)
-        rtt_ms = max(0, sum(one.rtt_ms for one in grown)) / rpcs if rpcs else 0.0
-        loads.append(NfsLoad(mount.point, mount.transport, rpcs / seconds, rtt_ms))
-    return loads
+    return rate(then, now, seconds, what=f"{name} in {path}")
 
 
-def _rdma(before: Capture, after: Capture, seconds: float) -> dict[str, float]:
+def _rdma(before: Capture, after: Capture, seconds: float) -> dict[str, Figure]:
     """The counters of RDMA ports that have moved, a second."""
     rates = {}
     for match, text in after.matching(_RDMA):
         then, now = before.get(match[0]) or "", text.strip()
-        if then.isdecimal() and now.isdecimal() and int(now) > int(then):
-            rates[match[1]] = (int(now) - int(then)) / seconds
+        if then.isdecimal() and now.isdecimal() and now != then:
+            # Some devices count in 32 bits.
+            rates[match[1]] = rate(int(then), int(now), seconds, what=match[1], bits=32)
     return rates
 
 
@@ -232,7 +228,10 @@ def _vcpu(
 ) -> VcpuLoad:
     ran = max(0, after.ran_ns - before.ran_ns) / _NS_PER_S / seconds
     cpu = after.pinned_to
-    beside = max(0.0, cpus[cpu].busy - ran) if cpu is not None and cpu in cpus else None
+    beside: Figure | None = None
+    if cpu is not None and cpu in cpus:
+        busy = cpus[cpu].busy
+        beside = busy if isinstance(busy, Unknown) else max(0.0, busy - ran)
     return VcpuLoad(
         now=after,
         ran=ran,

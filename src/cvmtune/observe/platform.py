@@ -8,6 +8,7 @@ from typing import Literal
 
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.observe.capture import CPUS, Capture
+from cvmtune.observe.isolation import kept
 
 Role = Literal["guest", "host", "machine"]
 Flavour = Literal["ours", "vendor", "neither"]
@@ -63,7 +64,7 @@ def platform(capture: Capture, signs: Signs) -> Platform:
         release=capture.get("/proc/sys/kernel/osrelease") or "unknown",
         online=_cpus(capture, "online"),
         possible=_cpus(capture, "possible"),
-        isolated=_cpus(capture, "isolated") | _cpus(capture, "nohz_full"),
+        isolated=CpuMask(frozenset(kept(capture))),
     )
 
 

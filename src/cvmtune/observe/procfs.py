@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parsers of what the kernel counts, in /proc (proc(5)) and in our debugfs (docs/kernel-abi.md)."""
+"""Parsers of what the kernel counts of CPUs, in /proc (proc(5)), and in our debugfs (docs/kernel-abi.md)."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 TICKS_PER_S = 100  # USER_HZ, in which /proc/stat and /proc/PID/stat count processor time
 
+_UPTIME = re.compile(r"\d+(?:\.\d+)?")
 # cpu0 user nice system idle iowait irq softirq steal; guest's are in user's, and later kernels may have more
 _CPU_LINE = re.compile(r"cpu(\d+) (\d+(?: \d+){7})(?: .*)?")
-# The kernel escapes blanks in the names of devices and mount points, but not all else that Python takes for
-# a blank, or for the end of a line.
-_NFS_LINE = re.compile(r"device [^ ]+ mounted on ([^ ]+) with fstype nfs4?(?: .*)?")
-_XPRT_LINE = re.compile(r"\s+xprt:\s+(\S+).*")
 # Rows of /proc/interrupts with the hardware IPIs that make up a load, and what they are, from 6.1 to 6.12
 # (arch/arm64/kernel/smp.c). The others stop or inspect a CPU.
 IPI_ROWS: Mapping[str, str] = {
@@ -23,7 +21,6 @@ IPI_ROWS: Mapping[str, str] = {
     "IPI4": "timer broadcast",
     "IPI5": "irq work",
 }
-_OP_LINE = re.compile(r"\s+(\w+): (\d+(?: \d+){8})(?: .*)?")
 
 
 def parse_interrupts(text: str) -> dict[str, tuple[int, ...]]:
@@ -61,6 +58,12 @@ class CpuTimes:
         return self.busy + self.idle + self.steal
 
 
+def uptime(files: Mapping[str, str]) -> float:
+    """Return how long a machine has been up by its files, in s; nan where that is not known."""
+    match = _UPTIME.match(files.get("/proc/uptime", "").strip())
+    return float(match[0]) if match else math.nan
+
+
 def parse_cpu_times(stat: str) -> dict[int, CpuTimes]:
     """Return the online CPUs' times out of /proc/stat. Waiting for I/O is idle."""
     times = {}
@@ -94,55 +97,3 @@ def parse_counts(text: str) -> list[dict[str, int]]:
         for line in lines
         if len(line) == len(header)
     ]
-
-
-@dataclass(frozen=True)
-class OpStatistics:
-    """What an NFS client's RPC layer has counted of one operation on one mount (net/sunrpc/stats.c).
-
-    Times are sums over all `ops`, in whole milliseconds. They are `queue_ms` until the request was handed to
-    the transport, `rtt_ms` from there to the reply, `execute_ms` from the task's start to its end.
-    """
-
-    ops: int
-    transmissions: int
-    timeouts: int
-    bytes_sent: int
-    bytes_received: int
-    queue_ms: int
-    rtt_ms: int
-    execute_ms: int
-    errors: int
-
-    def __sub__(self, earlier: OpStatistics) -> OpStatistics:
-        pairs = zip(astuple(self), astuple(earlier), strict=True)
-        return OpStatistics(*(now - then for now, then in pairs))
-
-
-@dataclass(frozen=True)
-class NfsMount:
-    """An NFS mount, its transport ("rdma", "tcp"), and what was counted of each operation ("WRITE")."""
-
-    point: str
-    transport: str
-    operations: Mapping[str, OpStatistics]
-
-
-def parse_nfs_mounts(mountstats: str) -> list[NfsMount]:
-    """Return the NFS mounts of /proc/self/mountstats, in its order: of two in one place the later hides."""
-    mounts: list[NfsMount] = []
-    point = ""
-    transport = ""
-    operations: dict[str, OpStatistics] = {}
-    for line in [*mountstats.split("\n"), "device end"]:
-        if line.startswith("device "):
-            if point:
-                mounts.append(NfsMount(point, transport, operations))
-            match = _NFS_LINE.fullmatch(line)
-            point = match[1] if match else ""
-            transport, operations = "", {}
-        elif match := _XPRT_LINE.fullmatch(line):
-            transport = match[1]
-        elif match := _OP_LINE.fullmatch(line):
-            operations[match[1]] = OpStatistics(*map(int, match[2].split()))
-    return mounts

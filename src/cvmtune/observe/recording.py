@@ -2,26 +2,33 @@
 """Two captures of a machine in a file, so that what was measured there can be looked at elsewhere, or again.
 
 The format is JSON: {"schema": 1, "before": CAPTURE, "after": CAPTURE}, a CAPTURE being
-{"files": {path: text}, "unreadable": {path: errno}}.
+{"files": {path: text}, "unreadable": {path: errno}}. reduction.py says what is kept of a file.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 from cvmtune.core.errors import UsageError
 from cvmtune.observe.capture import Capture
+from cvmtune.observe.reduction import contents, reduced
+
+__all__ = ["contents", "dump", "parse"]
 
 _SCHEMA = 1
 _MAX_ERRNO = 4095  # the kernel's, include/linux/err.h
 
 
 def dump(before: Capture, after: Capture) -> str:
-    """Return the text of a recording."""
-    content = {"schema": _SCHEMA, "before": asdict(before), "after": asdict(after)}
+    """Return the text of a recording, which holds what the rules read and no more."""
+    content = {"schema": _SCHEMA, "before": _files(before), "after": _files(after)}
     return json.dumps(content, indent=1, sort_keys=True) + "\n"
+
+
+def _files(capture: Capture) -> dict[str, object]:
+    kept = reduced(capture)
+    return {"files": dict(kept.files), "unreadable": dict(kept.unreadable)}
 
 
 def parse(text: str, where: str) -> tuple[Capture, Capture]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.core.system import System
-from cvmtune.observe.procfs import OpStatistics, parse_nfs_mounts
+from cvmtune.observe.nfs import OpStatistics, parse_nfs_mounts
 
 PROVIDERS = ("rxe", "siw")
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cvmtune.core.cpumask import CpuMask
+from cvmtune.core.figure import Figure, Unknown, known, reasons, total
 from cvmtune.features.feature import Advice
 from cvmtune.features.soft_ipi.knob import PATH, POLL_US, ROW
 from cvmtune.features.words import between, count, cpu_list, overcommitted, round_up, time_lost
@@ -40,24 +41,28 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
     """Name the vCPUs that take many IPIs and idle between them."""
     if load.place.role != "guest":
         return Advice("ipi", "it is a guest's feature: this is no guest, where an IPI costs no exit")
-    rates = {cpu: taken(one) for cpu, one in load.cpus.items()}
-    most = max(rates.values(), default=0.0)
-    figures = {f"IPIs a second taken by CPU {cpu}": rate for cpu, rate in rates.items()}
+    figures = {f"IPIs a second taken by CPU {cpu}": taken(one) for cpu, one in load.cpus.items()}
+    rates = {cpu: rate for cpu, one in load.cpus.items() if not isinstance(rate := taken(one), Unknown)}
+    if len(rates) < max(1, len(figures)):
+        # Whoever takes the most may be among those that are not known.
+        why = next(iter(reasons(figures).values()), "neither /proc/stat nor /proc/interrupts shows a CPU")
+        return Advice("ipi", f"how many IPIs CPUs take cannot be told: {why}", figures=figures)
+    most = max(rates.values())
     busy = [cpu for cpu, rate in rates.items() if rate >= max(MIN_IPIS, most * MIN_SHARE_OF_MOST)]
     if not busy:
         reason = f"no CPU takes {MIN_IPIS:g} IPIs a second; the most is {most:.0f}"
         return Advice("ipi", reason, figures=figures)
-    if nohlt(load.now):
-        reason = f"{_takers(busy, rates)}, but with nohlt on the command line no CPU polls for them"
-        return Advice("ipi", reason, figures=figures)
-    if refusal := overcommitted(load):
+    if refusal := _refusal(load, busy):
         return Advice("ipi", f"{_takers(busy, rates)}, but {refusal}", figures=figures)
-    chosen = [cpu for cpu in busy if load.cpus[cpu].idle >= MIN_IDLE or load.cpus[cpu].rows.get(ROW)]
+    idling = {cpu: known(load.cpus[cpu].idle) or 0.0 for cpu in busy}
+    chosen = [cpu for cpu in busy if idling[cpu] >= MIN_IDLE or load.cpus[cpu].rows.get(ROW)]
     if not chosen:
         reason = f"{_takers(busy, rates)}, but {_they(busy)} hardly idle: only an idle CPU polls"
         return Advice("ipi", reason, figures=figures)
     if PATH not in load.now.files:
-        reason = f"{_takers(chosen, rates)}; but this kernel has no soft IPI passthrough"
+        hidden = PATH in load.now.unreadable
+        missing = load.now.why_not(PATH) if hidden else "this kernel has no soft IPI passthrough"
+        reason = f"{_takers(chosen, rates)}; but {missing}"
         return Advice("ipi", reason, figures=figures)
     if deep := deep_idle(load.now, CpuMask(frozenset(chosen))):
         reason = (
@@ -67,7 +72,7 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
         return Advice("ipi", reason, figures=figures)
     mask = CpuMask(frozenset(chosen))
     settings: dict[str, object] = {"ipi": mask}
-    idle = sum(load.cpus[cpu].idle for cpu in chosen)
+    idle = sum(idling[cpu] for cpu in chosen)
     cpus = count(len(chosen), "physical CPU")
     busy_for = f"{cpus} busy always, also when nothing is done: this kernel has no bound"
     if POLL_US in load.now.files:
@@ -93,9 +98,19 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
     )
 
 
-def taken(cpu: CpuLoad) -> float:
+def _refusal(load: Load, busy: Sequence[int]) -> str:
+    """Why the CPUs that take IPIs are not to poll for them, as a clause; nothing if they may."""
+    if nohlt(load.now):
+        return "with nohlt on the command line no CPU polls for them"
+    if refusal := overcommitted(load):
+        return refusal
+    hidden = reasons({str(cpu): load.cpus[cpu].idle for cpu in busy})
+    return f"whether they idle cannot be told: {next(iter(hidden.values()))}" if hidden else ""
+
+
+def taken(cpu: CpuLoad) -> Figure:
     """IPIs that a CPU took, by hardware and softly, a second."""
-    return sum(cpu.ipis.values()) + cpu.rows.get(ROW, 0.0)
+    return total([*cpu.ipis.values(), cpu.rows.get(ROW, 0.0)])
 
 
 def _takers(cpus: Sequence[int], rates: Mapping[int, float]) -> str:

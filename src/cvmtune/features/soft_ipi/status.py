@@ -10,7 +10,7 @@ from cvmtune.features.soft_ipi.knob import ROW
 from cvmtune.features.soft_ipi.settings import IPI, POLL_US
 from cvmtune.features.status import of_setting, sums
 from cvmtune.observe.capture import CPUS, Capture
-from cvmtune.observe.cpus import deep_idle, nohlt, own_cpus
+from cvmtune.observe.cpus import deep_idle, nohlt, stolen
 from cvmtune.observe.platform import Platform
 from cvmtune.observe.procfs import IPI_ROWS, parse_counts, parse_interrupts
 
@@ -46,9 +46,10 @@ def risks(capture: Capture, where: Platform, status: FeatureStatus) -> Iterator[
     named = f"CPUs {mask.to_list()} poll for IPIs"
     if where.role == "host":
         yield Risk(f"{named} on a host, where an IPI costs no exit", "turn it off: cvmtune apply --ipi off")
-    if own_cpus(capture, where) is False and where.role == "guest":
+    if where.role == "guest" and (lost := stolen(capture, where)).too_much:
         yield Risk(
-            f"{named}, and this guest's vCPUs lose time to others (steal): they poll while others wait",
+            f"{named}, and this guest's vCPUs lose time to others (steal): {lost}; they poll while others "
+            "wait",
             "turn it off, or give the vCPUs physical CPUs of their own",
         )
     if mask >= where.online and where.online and not status.settings.get(POLL_US.name):

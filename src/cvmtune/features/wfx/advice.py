@@ -12,14 +12,17 @@ after.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from cvmtune.core.cpumask import CpuMask
+from cvmtune.core.figure import Figure, Unknown, known
 from cvmtune.features.feature import Advice
 from cvmtune.features.wfx.knob import GUARD, PATH
 from cvmtune.features.wfx.vms import OWN_MASK, exits_of, own_mask, rates
 from cvmtune.features.wfx.vms import exits as exits_of_vm
 from cvmtune.features.words import count, cpu_list
 from cvmtune.observe.capture import KVM
+from cvmtune.observe.isolation import core_sharing
 from cvmtune.observe.load import Load, VcpuLoad, VmLoad
 from cvmtune.observe.vms import unowned
 
@@ -34,6 +37,8 @@ MAX_WAITED = 0.1
 
 _Exiting = Mapping[str, Mapping[int, float]]
 """Exits for WFI and WFE a second by VM's folder and vCPU."""
+_Strangers = Mapping[tuple[str, int], str]
+"""vCPUs whose core another VM has as well, by VM's folder and id, and how."""
 
 
 def advise(load: Load, before: Sequence[Advice]) -> Advice:
@@ -55,7 +60,8 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
     if unseen:
         reason = f"the threads of the vCPUs of VM {', '.join(unseen)} cannot be told by their names"
         return Advice("wfx", reason, figures=figures)
-    refused = _refused(load.vms, system)
+    strangers, pairs = core_sharing(load.now, [vm.now for vm in load.vms])
+    refused = _refused(load.vms, system, strangers)
     owners = {vcpu.now.vcpu for vm in system for vcpu in vm.vcpus} - refused.keys()
     exiting = {vm.now.folder: rates(vm, load.seconds) for vm in system}
     # One that is named makes no such exits: that it waits shows only while it is not.
@@ -63,7 +69,7 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
     waiting = sorted(
         vcpu for vcpu in owners if vcpu in named or _most(exiting, system, vcpu) >= MIN_WFX_EXITS
     )
-    left_out = f"{_reasons(refused)}{_by_vm(load, system, exiting, waiting)}"
+    left_out = f"{_reasons(refused)}{_by_vm(load, system, exiting, waiting, strangers)}"
     if not owners:
         return Advice("wfx", f"no vCPU has a CPU of its own: {left_out}", figures=figures)
     if not waiting:
@@ -77,7 +83,14 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
         )
         return Advice("wfx", reason, figures=figures)
     exits = sum(_waits(exiting, system, vcpu) for vcpu in waiting)
-    return _untrapped(load, system, waiting, exits, left_out, figures)
+    found = _untrapped(load, system, waiting, exits, left_out, figures)
+    # WFI lets the core's other thread have all of it; work between waits it has to share, as with traps.
+    smt = (
+        f"; on two threads of one core, which a WFI leaves to the other: vCPUs {', '.join(pairs)}"
+        if pairs
+        else ""
+    )
+    return replace(found, cost=f"{found.cost}{smt}")
 
 
 def _untrapped(
@@ -97,7 +110,7 @@ def _untrapped(
     return Advice(
         "wfx",
         f"vCPUs {cpu_list(waiting)} of {count(len(system), 'VM')} are each pinned to a CPU of "
-        f"{_its(threads)}, beside them at most {max(vcpu.beside or 0 for vcpu in threads):.1%} of it went "
+        f"{_its(threads)}, beside them at most {max(_known(vcpu.beside) for vcpu in threads):.1%} of it went "
         "to others"
         f"{f'; left out: {left_out}' if left_out else ''}",
         settings,
@@ -110,12 +123,14 @@ def _untrapped(
     )
 
 
-def _by_vm(load: Load, system: Sequence[VmLoad], exiting: _Exiting, waiting: Sequence[int]) -> str:
+def _by_vm(
+    load: Load, system: Sequence[VmLoad], exiting: _Exiting, waiting: Sequence[int], strangers: _Strangers
+) -> str:
     """What masks of their own VMs could have beyond that for all, where the kernel has such masks."""
     told = []
     for vm in system:
         path = f"{KVM}/{vm.now.folder}/{OWN_MASK}"
-        refused = _refused(load.vms, [vm])
+        refused = _refused(load.vms, [vm], strangers)
         mask = CpuMask(
             frozenset(
                 vcpu.now.vcpu
@@ -128,9 +143,9 @@ def _by_vm(load: Load, system: Sequence[VmLoad], exiting: _Exiting, waiting: Seq
     return "".join(told)
 
 
-def _refused(every: Sequence[VmLoad], those: Sequence[VmLoad]) -> dict[int, str]:
+def _refused(every: Sequence[VmLoad], those: Sequence[VmLoad], strangers: _Strangers) -> dict[int, str]:
     """The ids of vCPUs that lack a CPU of their own in one of those VMs, for which one mask is, and why."""
-    why = unowned([vm.now for vm in every])
+    why = {**strangers, **unowned([vm.now for vm in every])}
     refused: dict[int, str] = {}
     for vm in those:
         for vcpu in vm.vcpus:
@@ -141,11 +156,18 @@ def _refused(every: Sequence[VmLoad], those: Sequence[VmLoad]) -> dict[int, str]
 
 def _disturbed(vcpu: VcpuLoad) -> str:
     """What shows that others run on the CPU that a vCPU is bound to; nothing if they do not."""
+    if isinstance(vcpu.beside, Unknown):
+        return f"is on CPU {vcpu.now.pinned_to}, and who else runs there {vcpu.beside}"
     if vcpu.beside is not None and vcpu.beside > MAX_BESIDE:
         return f"shares CPU {vcpu.now.pinned_to} with others, which took {vcpu.beside:.0%} of it"
     if vcpu.waited > MAX_WAITED:
         return f"waited {vcpu.waited:.1%} of the time for CPU {vcpu.now.pinned_to}"
     return ""
+
+
+def _known(share: Figure | None) -> float:
+    # Those of whom it is not known have been refused.
+    return 0.0 if share is None else known(share) or 0.0
 
 
 def _waits(exiting: _Exiting, vms: Sequence[VmLoad], vcpu: int) -> float:

@@ -11,7 +11,7 @@ from cvmtune.experiments.counters import Counters
 from cvmtune.experiments.rounds import Series
 from cvmtune.experiments.tracing import EventCounts
 from cvmtune.features.trial import Event, Snapshot, Switch
-from cvmtune.observe.procfs import OpStatistics
+from cvmtune.observe.nfs import OpStatistics
 from cvmtune.workloads.blackbox.metrics import CPU_USE, EXITS, SWITCHES, Named
 from cvmtune.workloads.nfs_rdma import Mount
 

@@ -12,7 +12,7 @@ from cvmtune.experiments.bench import Bench
 from cvmtune.experiments.rounds import Series
 from cvmtune.experiments.tracing import EventCounts
 from cvmtune.features.trial import Switch
-from cvmtune.observe.procfs import OpStatistics
+from cvmtune.observe.nfs import OpStatistics
 from cvmtune.workloads import audit_log, postgres
 from cvmtune.workloads.audit_log import AuditLoad
 from cvmtune.workloads.blackbox import counting

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which CPUs are kept from ordinary tasks, and which share a core or a node."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from cvmtune.core.cpumask import CpuMask
+from cvmtune.observe.capture import CGROUPS, CPUS, PARTITIONS, Capture
+from cvmtune.observe.vms import Vm
+
+_SIBLINGS = re.compile(rf"{CPUS}/cpu(\d+)/topology/thread_siblings_list")
+_NODE = re.compile(r"/sys/devices/system/node/node(\d+)/cpulist")
+_PARTITION = re.compile(rf"({CGROUPS}/.+)/cpuset\.cpus\.partition")
+# Lists of CPUs that are kept from tasks, and how they came to be.
+_KEPT = {
+    f"{CGROUPS}/cpuset.cpus.isolated": "isolated (a cpuset partition)",
+    f"{CPUS}/isolated": "isolated (isolcpus)",
+    f"{CPUS}/nohz_full": "without a tick (nohz_full)",
+}
+
+
+def siblings(capture: Capture) -> Mapping[int, CpuMask]:
+    """Return the other threads of each CPU's core (SMT), as far as it is shown."""
+    return {cpu: mask - CpuMask(frozenset({cpu})) for cpu, mask in _by_cpu(capture, _SIBLINGS).items()}
+
+
+def nodes(capture: Capture) -> Mapping[int, int]:
+    """Return each CPU's NUMA node, as far as it is shown."""
+    found = _by_cpu(capture, _NODE)
+    return {cpu: node for node, mask in found.items() for cpu in mask}
+
+
+def _by_cpu(capture: Capture, pattern: re.Pattern[str]) -> dict[int, CpuMask]:
+    found = {}
+    for match, text in capture.matching(pattern):
+        with suppress(ValueError):
+            found[int(match[1])] = CpuMask.from_list(text)
+    return found
+
+
+def kept(capture: Capture) -> dict[int, str]:
+    """Return the CPUs that are kept from ordinary tasks, and why, as "isolated (isolcpus)"."""
+    why: dict[int, str] = {}
+    for path, words in _KEPT.items():
+        for cpu in _mask(capture, path):
+            why.setdefault(cpu, words)
+    for cpu in partitioned(capture):
+        why.setdefault(cpu, "a cpuset partition's")
+    return why
+
+
+def no_tick(capture: Capture) -> CpuMask:
+    """Return the CPUs that take no tick while they run one task alone (nohz_full)."""
+    return _mask(capture, f"{CPUS}/nohz_full")
+
+
+def partitioned(capture: Capture) -> CpuMask:
+    """Return the CPUs that a cpuset keeps from all others (admin-guide/cgroup-v2.rst, cpuset partitions)."""
+    found = CpuMask(frozenset())
+    for match, text in capture.matching(_PARTITION):
+        if text.strip() in PARTITIONS:
+            found |= _mask(capture, f"{match[1]}/cpuset.cpus.effective")
+    # What is online and not the top cpuset's is some partition's, however deep.
+    top = _mask(capture, f"{CGROUPS}/cpuset.cpus.effective")
+    return found | (_mask(capture, f"{CPUS}/online") - top if top else found)
+
+
+def _mask(capture: Capture, path: str) -> CpuMask:
+    with suppress(ValueError):
+        return CpuMask.from_list(capture.get(path) or "")
+    # "(null)" is what some kernels show for no CPU.
+    return CpuMask(frozenset())
+
+
+def core_sharing(capture: Capture, machines: Sequence[Vm]) -> tuple[dict[tuple[str, int], str], list[str]]:
+    """Tell which pinned vCPUs are on two threads of one core.
+
+    Return those beside another VM's, by VM's folder and id, and why; and pairs of one VM's, in words.
+    """
+    owners = {
+        vcpu.pinned_to: (vm, vcpu) for vm in machines for vcpu in vm.vcpus if vcpu.pinned_to is not None
+    }
+    beside = siblings(capture)
+    strangers: dict[tuple[str, int], str] = {}
+    pairs = []
+    for cpu, (vm, vcpu) in owners.items():
+        for sibling in beside.get(cpu, ()):
+            if sibling not in owners:
+                continue
+            other, its = owners[sibling]
+            if other.folder != vm.folder:
+                strangers[vm.folder, vcpu.vcpu] = (
+                    f"shares CPU {cpu}'s core with CPU {sibling}, vCPU {its.vcpu} of VM {other.name}'s (SMT)"
+                )
+            elif cpu < sibling:
+                pairs.append(f"{vcpu.vcpu} and {its.vcpu} of VM {vm.name} (CPUs {cpu} and {sibling})")
+    return strangers, pairs

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of a captured machine a recording holds: what the rules read, and no more.
+
+A file is reduced to a text of its own form, in which the parsers find what they found before. What is not
+named here has nothing but figures and names of devices, and is kept whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cvmtune.observe.capture import Capture
+from cvmtune.observe.container import mounted
+from cvmtune.observe.nfs import parse_mountinfo, parse_mounts
+
+# The words of the kernel's command line that tell something; the others may hold anything.
+_WORDS = re.compile(r"nohlt|virtcca_cvm_(?:guest|host)=.*|kvm[-_]arm[.]mode=.*")
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """How files of these paths are reduced, and what is kept of them, in words."""
+
+    paths: str
+    kept: str
+    reduce: Callable[[str], str]
+
+    def fits(self, path: str) -> bool:
+        return re.fullmatch(re.escape(self.paths).replace(r"\*", "[^/]+"), path) is not None
+
+
+def _lines(pattern: str) -> Callable[[str], str]:
+    """Keep the lines that the pattern matches from their beginning on."""
+    wanted = re.compile(pattern)
+    return lambda text: "".join(f"{line}\n" for line in text.split("\n") if wanted.match(line))
+
+
+def _cmdline(text: str) -> str:
+    return " ".join(word for word in text.split() if _WORDS.fullmatch(word)) + "\n"
+
+
+def _mounts(text: str) -> str:
+    return "".join(f"- {one.point} nfs4 {_option(one.proto)} 0 0\n" for one in parse_mounts(text))
+
+
+def _mountinfo(text: str) -> str:
+    nfs = (
+        f"0 0 {one.device} / {one.point} rw - nfs4 - {_option(one.proto)}\n" for one in parse_mountinfo(text)
+    )
+    covers = (
+        f"0 0 0:0 / {point} rw - {kind} - -\n"
+        for point, kind in mounted(Capture({"/proc/self/mountinfo": text}))
+        if not kind.startswith("nfs")
+    )
+    return "".join((*nfs, *covers))
+
+
+def _option(proto: str) -> str:
+    return f"proto={proto}" if proto else "-"
+
+
+def _mountstats(text: str) -> str:
+    """Of NFS mounts: the place, the transport, the age and what was counted of operations."""
+    servers: dict[str, int] = {}
+
+    def device(match: re.Match[str]) -> str:
+        # Mounts of one server must be told from those of another, and that is all.
+        number = servers.setdefault(match[1].partition(":/")[0], len(servers) + 1)
+        return f"device server{number}:/ mounted on {match[2]} with fstype {match[3]}\n"
+
+    kept = ["device - mounted on - with fstype -\n"] if text.startswith("device ") else []
+    inside = False
+    for line in text.split("\n"):
+        if line.startswith("device "):
+            match = re.fullmatch(r"device ([^ ]+) mounted on ([^ ]+) with fstype (nfs4?)(?: .*)?", line)
+            inside = match is not None
+            kept += [device(match)] if match else []
+        elif inside and (match := re.match(r"(\s+xprt:\s+\S+)", line)):
+            kept.append(f"{match[1]}\n")
+        elif inside and (match := re.match(r"\s+opts:\s+(?:.*,)?(proto=[^,\s]+)", line)):
+            kept.append(f"\topts:\t{match[1]}\n")
+        elif inside and re.match(r"\s+(?:age:\s|per-op statistics|\w+: )", line):
+            kept.append(f"{line}\n")
+    return "".join(kept)
+
+
+def _interrupts(text: str) -> str:
+    """Leave out what devices are called, but for timers."""
+    header, *rows = text.split("\n")
+    count = len(header.split())
+    kept = [header]
+    for row in rows:
+        name, _, rest = row.partition(":")
+        device = name.strip().isdecimal() and "timer" not in rest
+        kept.append(f"{name}: {' '.join(rest.split()[:count])}" if device else row)
+    return "\n".join(kept)
+
+
+def _first_words(text: str) -> str:
+    return "".join(f"{line.split()[0]}\n" for line in text.splitlines() if line.split())
+
+
+REDUCTIONS: Sequence[Reduction] = (
+    Reduction(
+        "/proc/cmdline", "nohlt, kvm-arm.mode= and virtcca_cvm_*= of the kernel's command line", _cmdline
+    ),
+    # Podman tells names in it.
+    Reduction("/run/.containerenv", "that it is there", lambda text: ""),
+    Reduction("/proc/mounts", "of NFS mounts: place and transport", _mounts),
+    Reduction(
+        "/proc/self/mountinfo",
+        "of NFS mounts: place, transport and device number; what is mounted on files of /proc",
+        _mountinfo,
+    ),
+    Reduction(
+        "/proc/self/mountstats",
+        "of NFS mounts: place, transport, age and what was counted of operations; servers are numbers",
+        _mountstats,
+    ),
+    Reduction("/proc/net/rpc/nfsd", "how many requests, by transport", _lines(r"(?:net|rpc) ")),
+    Reduction("/proc/fs/nfsd/portlist", "the transports", _first_words),
+    Reduction("/proc/stat", "CPUs' times, context switches", _lines(r"cpu\d|ctxt ")),
+    Reduction(
+        "/proc/interrupts", "the counts; names of timers and of the kernel's own rows only", _interrupts
+    ),
+    Reduction("/sys/devices/system/cpu/hotplug/states", "the hypervisor's", _lines(r".*hypervisor")),
+    Reduction(
+        "/proc/*/task/*/status",
+        "of vCPUs' threads: the CPUs where they may run, context switches",
+        _lines(r"Cpus_allowed_list:|(?:non)?voluntary_ctxt_switches:"),
+    ),
+    Reduction("/proc/*/task/*/cgroup", "the group of cgroup v2", _lines(r"0::")),
+)
+
+
+def reduced(capture: Capture) -> Capture:
+    """Return the capture with its files reduced to what is read."""
+    files = {}
+    for path, text in capture.files.items():
+        reduction = _reduction(path)
+        if reduction and text.strip():
+            # What was empty tells that, and what is so only for being reduced must not.
+            kept = reduction.reduce(text)
+            text = kept if kept.strip() else "-\n"
+        files[path] = text
+    return Capture(files, capture.unreadable)
+
+
+def contents(capture: Capture) -> list[tuple[str, str]]:
+    """Return which files a recording of this capture holds, and what of them; many alike are one."""
+    found: dict[str, str] = {}
+    for path in sorted(capture.files):
+        reduction = _reduction(path)
+        found.setdefault(*((reduction.paths, reduction.kept) if reduction else (_pattern(path), "whole")))
+    return list(found.items())
+
+
+def _reduction(path: str) -> Reduction | None:
+    return next((one for one in REDUCTIONS if one.fits(path)), None)
+
+
+def _pattern(path: str) -> str:
+    """The path with a star for what numbers things, and for what is below a folder of counters."""
+    path = re.sub(r"(/hw_counters|/counters)/[^/]+$", r"\1/*", path)
+    path = re.sub(r"^(/sys/class/infiniband)/[^/]+", r"\1/*", path)
+    path = re.sub(r"^(/run/libvirt/qemu)/.*", r"\1/*.pid", path)
+    path = re.sub(r"^(/sys/fs/cgroup)/.+/([^/]+)$", r"\1/*/\2", path)
+    return re.sub(r"(?<=/)(cpu|node|state)?\d[\d-]*(?=/)", r"\1*", path)
