@@ -31,6 +31,16 @@ class PartlyApplied(CvmtuneError):
     exit_code: ClassVar[int] = 4
 
 
+class NotSet(CvmtuneError):
+    """The knob of `setting` failed, because of `why`; all settings are as before."""
+
+    def __init__(self, setting: str, why: CvmtuneError) -> None:
+        what = f"cannot set {setting}: {why.what}; all settings are as before"
+        super().__init__(what, why.where, why.next_step)
+        self.setting = setting
+        self.why = why
+
+
 @dataclass(frozen=True)
 class Check:
     """What a setting was last set to, and what it is; values are canonical.
@@ -111,8 +121,8 @@ class Transactions:
         What is wanted is journalled even if all is so already, unless the newest entry says the same.
 
         Raises CvmtuneError if nothing is changed: the settings are not as planned any more, or an earlier
-        apply or rollback was interrupted, or one setting failed and the others were put back. PartlyApplied
-        if they could not be. KeyboardInterrupt goes on once all is put back.
+        apply or rollback was interrupted, or one setting failed and the others were put back (NotSet, if
+        its knob did). PartlyApplied if they could not be. KeyboardInterrupt goes on once all is put back.
         """
         with journal.locked():
             applied = load(journal, self.settings)
@@ -150,7 +160,7 @@ class Transactions:
             source=newest.source if newest else "",
             kernel=newest.kernel if newest else "",
             running=_line(system, RELEASE),
-            checks=tuple(self._check(system, wanted[name]) for name in self.settings if name in wanted),
+            checks=tuple(self.check(system, wanted[name]) for name in self.settings if name in wanted),
         )
 
     def rollback(self, system: System, journal: Journal, *, dry_run: bool = False) -> list[Restored]:
@@ -176,13 +186,17 @@ class Transactions:
                 one.entry.remove()
             return restored + self._restore(system, ours)
 
+    def boot(self, system: System) -> str:
+        """Return what tells this boot from others; CvmtuneError if it cannot be read."""
+        return _line(system, BOOT_ID)
+
     # apply
 
     def _plan(self, system: System, name: str, want: Any) -> Change:
         try:
             return Change(name, self.settings[name].knob.plan(system, want))
         except KnobError as error:
-            raise KnobError(f"{name}: {error.what}", error.where, error.next_step) from error
+            raise type(error)(f"{name}: {error.what}", error.where, error.next_step) from error
 
     def _check_still_planned(self, system: System, changes: Sequence[Change]) -> None:
         # Undoing a change that a knob refused, another having set it since it was planned, would overwrite
@@ -214,6 +228,8 @@ class Transactions:
             self._take_back(system, entry, begun, f"cannot {doing}: {told.what}")
             if isinstance(failure, KeyboardInterrupt):
                 raise
+            if isinstance(failure, KnobError):
+                raise NotSet(begun[-1].name, failure) from failure
             raise CvmtuneError(
                 f"cannot {doing}: {told.what}; all settings are as before", told.where, told.next_step
             ) from failure
@@ -233,7 +249,8 @@ class Transactions:
 
     # verify
 
-    def _check(self, system: System, change: Change) -> Check:
+    def check(self, system: System, change: Change) -> Check:
+        """Compare what a change was to set with what is."""
         knob = self.settings[change.name].knob
         state = knob.read(system)
         problem = state.problem
