@@ -206,6 +206,15 @@ def test_where_systemd_would_not_see_it_at_a_boot_it_goes_to_the_earlier_place(
     assert files(guest) == set()
 
 
+def test_where_usr_cannot_be_written_it_goes_to_the_earlier_place(
+    guest: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_only = os.statvfs_result((4096, 4096, 9, 9, 9, 9, 9, 9, os.ST_RDONLY, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: read_only)
+    persisted(guest, "database")
+    assert files(guest) >= {SETTINGS, OLD_UNIT}
+
+
 @pytest.mark.parametrize(
     ("fstab", "mounts", "late"),
     [

@@ -8,17 +8,19 @@ hold, or something cannot be had yet, `apply` ends with a status for which syste
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import cvmtune
 from cvmtune.commands import systemd, unit, unit_files
 from cvmtune.commands.putting_back import put_back_on_failure, remove, write
 from cvmtune.commands.site import Site
 from cvmtune.commands.wanted import Wanted, wanted
 from cvmtune.core import command
 from cvmtune.core.errors import CvmtuneError, UsageError
+from cvmtune.core.files import read_trusted
 from cvmtune.tuning.contract import KnobError, NotNow
 from cvmtune.tuning.profile import Profile, Requirements, resolve, unmet
 from cvmtune.tuning.profile_files import to_toml
@@ -46,10 +48,10 @@ def persist(site: Site, what: str | None, flags: Mapping[str, str], *, dry_run: 
         )
     kept, modules = _kept(one.profile, facts, site.registry.settings)
     files = {site.persisted: to_toml(kept, _MADE_BY, one.source), place: unit.text(site, modules)}
-    commands = list(systemd.commands(site, "daemon-reload", "enable"))
+    commands = list(_systemctl(site, "daemon-reload", "enable"))
     if not dry_run:
         systemd.check_runs(site)
-        unit.check_program()
+        _check_program()
         _put_in_place(site, files, place, found, commands)
     _tell(files, commands, f"{one.source} is applied at each boot", dry_run=dry_run, as_json=as_json)
     return 0
@@ -65,12 +67,13 @@ def unpersist(site: Site, *, dry_run: bool, as_json: bool) -> int:
     # Else the links may be those of another's unit.
     links = [] if found.kind == "foreign" else list(found.links)
     verbs = ["disable", "daemon-reload"] if found.kind == "ours" else ["daemon-reload"]
-    commands = list(systemd.commands(site, *verbs)) if ours or links else []
+    commands = list(_systemctl(site, *verbs)) if ours or links else []
     if not dry_run:
         if found.kind == "ours":
             # It does no more than to remove the links, and where it does not work we do.
             with suppress(CvmtuneError):
-                systemd.run(commands[0])
+                for argv in _systemctl(site, "disable"):
+                    systemd.run(argv)
         for path in (*links, *ours, *unit_files.stale(site)):
             remove(path)
         if ours or links:
@@ -140,6 +143,23 @@ def _kept(profile: Profile, facts: Facts, settings: Settings) -> tuple[Profile, 
     return kept, modules
 
 
+def _check_program() -> None:
+    """Raise CvmtuneError unless what the unit runs is this tool, and only root or we may change it."""
+    read_trusted(Path(cvmtune.__file__))
+    # As systemd does: from /, with hardly an environment.
+    command.run([*unit.program(), "--version"], cwd=Path("/"), env={}, timeout=60).check()
+
+
+def _systemctl(site: Site, *verbs: str) -> Iterator[list[str]]:
+    """The commands for the unit; below another root there is no systemd at work to be told."""
+    at = [] if site.root == Path("/") else [f"--root={site.root}"]
+    for verb in verbs:
+        if verb != "daemon-reload":
+            yield ["systemctl", *at, verb, unit.UNIT]
+        elif not at:
+            yield ["systemctl", "daemon-reload"]
+
+
 def _put_in_place(
     site: Site,
     files: Mapping[Path, str],
@@ -169,7 +189,7 @@ def _put_in_place(
 
 def _reload(site: Site) -> None:
     if systemd.is_running():
-        for argv in systemd.commands(site, "daemon-reload"):
+        for argv in _systemctl(site, "daemon-reload"):
             systemd.run(argv)
 
 

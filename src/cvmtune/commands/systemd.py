@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from cvmtune.commands.site import Site
@@ -23,18 +22,8 @@ _REFUSES = re.compile(
 )
 
 
-def commands(site: Site, *verbs: str) -> Iterator[list[str]]:
-    """The commands for the unit; below another root there is no systemd at work to be told."""
-    at = [] if site.root == Path("/") else [f"--root={site.root}"]
-    for verb in verbs:
-        if verb != "daemon-reload":
-            yield ["systemctl", *at, verb, UNIT]
-        elif not at:
-            yield ["systemctl", "daemon-reload"]
-
-
 def run(argv: list[str]) -> None:
-    """Run one of the commands; CvmtuneError if it fails."""
+    """Run a command of systemctl's; CvmtuneError if it fails."""
     command.run(argv, timeout=_TIMEOUT_S).check()
 
 

@@ -18,9 +18,7 @@ import cvmtune
 from cvmtune.commands.apply import INCOMPLETE
 from cvmtune.commands.site import Site
 from cvmtune.commands.wanted import Unmet
-from cvmtune.core import command
 from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.core.files import read_trusted
 from cvmtune.tuning.transaction import PartlyApplied
 
 UNIT = "cvmtune.service"
@@ -89,20 +87,13 @@ def text(site: Site, modules: Iterable[str]) -> str:
         needs=_quoted(map(str, needs(site))),
         users=" ".join(_RDMA_USERS),
         modprobe="".join(f"ExecStartPre=-/usr/sbin/modprobe {name}\n" for name in modules),
-        apply=_quoted([*_ours(), "apply", str(at_boot(site, site.persisted))]),
-        rollback=_quoted([*_ours(), "rollback"]),
+        apply=_quoted([*program(), "apply", str(at_boot(site, site.persisted))]),
+        rollback=_quoted([*program(), "rollback"]),
         retry=_RETRY_S,
         unmet=Unmet.exit_code,
         incomplete=INCOMPLETE,
         final=" ".join(map(str, errors)),
     )
-
-
-def check_program() -> None:
-    """Raise CvmtuneError unless what the unit runs is this tool, and only root or we may change it."""
-    read_trusted(Path(cvmtune.__file__))
-    # As systemd does: from /, with hardly an environment.
-    command.run([*_ours(), "--version"], cwd=Path("/"), env={}, timeout=60).check()
 
 
 def at_boot(site: Site, path: Path) -> Path:
@@ -112,17 +103,18 @@ def at_boot(site: Site, path: Path) -> Path:
 
 def needs(site: Site) -> list[Path]:
     """Return the places that must be mounted for the unit: the program's, its settings', its journal's."""
-    program = {
+    ours = {
         *(Path(sys.executable), Path(os.path.realpath(sys.executable)), Path(sys.base_prefix)),
         Path(cvmtune.__file__).resolve().parent,
     }
-    ours = {at_boot(site, site.journal.directory), at_boot(site, site.configuration)}
-    found = {Path("/usr"), *program, *ours}
+    kept = {at_boot(site, site.journal.directory), at_boot(site, site.configuration)}
+    found = {Path("/usr"), *ours, *kept}
     # What lies above another is needed with that.
     return sorted(path for path in found if not any(path in other.parents for other in found))
 
 
-def _ours() -> list[str]:
+def program() -> list[str]:
+    """Return the command that is this tool, wherever it is started."""
     # Not what PATH finds: the interpreter that runs us has the package, and -I keeps the environment out.
     return [sys.executable, "-I", "-m", "cvmtune"]
 
