@@ -286,6 +286,7 @@ def test_a_systemd_that_fails_leaves_all_as_it_was(
         outcome = guest.run("persist", "database")
         assert (outcome.status, outcome.out) == (3, "")
         assert told in outcome.err
+        assert "nothing is changed" in outcome.err
         assert guest.snapshot() == tree
         assert guest.run("verify").status == status
     asked.version, asked.faults, asked.status = "systemd 252\n", "", {}

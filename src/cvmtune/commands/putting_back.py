@@ -43,6 +43,9 @@ def put_back_on_failure(paths: Sequence[Path]) -> Iterator[None]:
             raise CvmtuneError(
                 f"{told}; and it could not be put back as it was", ", ".join(left), "cvmtune unpersist"
             ) from failure
+        if isinstance(failure, CvmtuneError):
+            told = f"nothing is changed: {failure.what}"
+            raise type(failure)(told, failure.where, failure.next_step) from failure
         raise
 
 
