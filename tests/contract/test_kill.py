@@ -128,7 +128,7 @@ CASES = {
     "failing apply": Case(
         (),
         replace(APPLY_ONE, broken=(writing("wfx", "c"),)),
-        "CvmtuneError",
+        "NotSet",
         AT_FIRST,
         # The failing change has no `done`, and there is no `complete`; all three are put back.
         {"write": 1 + 3 * 3 - 1 + 3, "unlink": 1, "fsync": 1 + 2 + 3 * 2 - 1 + 1},
@@ -136,7 +136,7 @@ CASES = {
     "failing second apply": Case(
         (APPLY_ONE,),
         replace(APPLY_TWO, broken=(writing("wfx", "e"),)),
-        "CvmtuneError",
+        "NotSet",
         AT_FIRST | ONE,
         {"write": 1 + 4 * 3 - 1 + 4, "unlink": 1, "fsync": 2 + 4 * 2 - 1 + 1},
     ),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`cvmtune persist` and `unpersist`: the files that they make, and that these do at a boot what was meant.
 
-systemctl works on the tree where there is one, and is only seen to be called where there is none.
+Where there is a systemctl it works on the tree; tests/fakes/systemd.py stands in for the rest of systemd.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +20,14 @@ import pytest
 
 from cvmtune.commands import persist, site
 from cvmtune.core import command
-from cvmtune.core.command import Completed
 from tests.fakes.controls import CQ_POLL, IPI, IPI_POLL_US, NEXT_BOOT
 from tests.fakes.kernel import Crash
+from tests.fakes.systemd import UNIT, FakeSystemd, needs_systemctl, needs_systemd_analyze
 from tests.fakes.tree import MACHINES, OUR_RELEASE, Machine, our_guest, our_host
 
 SETTINGS = "etc/cvmtune/persisted.toml"
-UNIT = "etc/systemd/system/cvmtune.service"
 LINK = "etc/systemd/system/multi-user.target.wants/cvmtune.service"
 UNMET = 5
-
-needs_systemctl = pytest.mark.skipif(shutil.which("systemctl") is None, reason="systemctl is missing")
-needs_systemd_analyze = pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None, reason="systemd-analyze is missing"
-)
 
 
 @pytest.fixture
@@ -48,26 +41,17 @@ def host(tmp_path: Path) -> Machine:
 
 
 @pytest.fixture(autouse=True)
-def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The commands that have been run. None is for the systemd of the computer that runs the test."""
-    ran: list[list[str]] = []
-    really = command.run
+def systemd(monkeypatch: pytest.MonkeyPatch) -> FakeSystemd:
+    """The systemd that is spoken to: none of the tests is for that of the computer that runs it."""
+    fake = FakeSystemd()
+    monkeypatch.setattr(command, "run", fake.run)
+    return fake
 
-    def run(
-        argv: Sequence[str], *, timeout: float, cwd: Path | None = None, env: Mapping[str, str] | None = None
-    ) -> Completed:
-        if argv[0] == sys.executable:
-            assert (list(argv[1:]), cwd, env) == (["-I", "-m", "cvmtune", "--version"], Path("/"), {})
-            return Completed(tuple(argv), 0, "", "", 0.0)
-        ran.append(list(argv))
-        if argv[0] != "systemctl" or not argv[1].startswith("--root=/"):
-            pytest.fail(f"ran {argv}")
-        if shutil.which("systemctl"):
-            return really(argv, timeout=timeout)
-        return Completed(tuple(argv), 0, "", "", 0.0)
 
-    monkeypatch.setattr(command, "run", run)
-    return ran
+@pytest.fixture
+def commands(systemd: FakeSystemd) -> list[list[str]]:
+    """The commands that have changed something."""
+    return systemd.changed
 
 
 def unit(machine: Machine) -> configparser.ConfigParser:
@@ -139,7 +123,7 @@ def test_on_the_running_system_systemd_is_told(
     guest: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # It is a dry run, of which this system must not be the proof.
-    monkeypatch.setattr(persist, "_write", lambda *_: pytest.fail("this system was to be changed"))
+    monkeypatch.setattr(persist, "write", lambda *_: pytest.fail("this system was to be changed"))
     here = site.Site(guest.system, Path("/"))
     assert persist.persist(here, None, {"ipi": "c"}, dry_run=True, as_json=False) == 0
     text = capsys.readouterr().out
@@ -151,7 +135,6 @@ def test_on_the_running_system_systemd_is_told(
 def test_the_unit_says_what_systemd_needs(guest: Machine) -> None:
     persisted(guest, "database")
     content = unit(guest)
-    assert content["Unit"]["Before"] == content["Unit"]["Wants"] == "remote-fs-pre.target"
     service = content["Service"]
     assert (service["Type"], service["RemainAfterExit"]) == ("oneshot", "yes")
     assert shlex.split(service["ExecStart"]) == [
@@ -159,8 +142,9 @@ def test_the_unit_says_what_systemd_needs(guest: Machine) -> None:
         f"/{SETTINGS}",
     ]
     assert shlex.split(service["ExecStop"]) == [sys.executable, "-I", "-m", "cvmtune", "rollback"]
-    # Of all statuses (cli) only that of preconditions which do not hold yet is tried again, without end.
     assert service["Restart"] == "on-failure"
+    # Of all statuses (cli) only two are tried again, without end: preconditions do not hold yet, or something
+    # cannot be set yet.
     assert service["RestartPreventExitStatus"].split() == ["1", "2", "3", "4", "203"]
     assert content["Unit"]["StartLimitIntervalSec"] == "0"
     assert content["Install"]["WantedBy"] == "multi-user.target"
@@ -176,9 +160,10 @@ def test_what_the_unit_runs_is_this_tool(guest: Machine) -> None:
 @pytest.mark.parametrize(
     ("argv", "loads"),
     [
-        # Where it is not loaded, that profile does without.
-        (["database"], False),
+        (["database"], True),
         (["off"], False),
+        (["--cq-poll", "off", "--cq-idle-us", "7"], False),
+        (["--cq-idle-us", "7"], True),
         (["nfs-client"], True),
         (["--cq-poll", "3"], True),
         (["--ipi", "c"], False),
@@ -354,11 +339,10 @@ def test_persisting_again_replaces(guest: Machine) -> None:
     assert sorted(path.name for path in (guest.root / "etc/cvmtune").iterdir()) == ["persisted.toml"]
 
 
-@pytest.mark.parametrize("name", [SETTINGS, UNIT])
-def test_symlinks_in_place_of_its_files_are_replaced(guest: Machine, tmp_path: Path, name: str) -> None:
+def test_symlinks_in_place_of_its_settings_are_replaced(guest: Machine, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text("mine\n")
-    path = guest.user_file(name, "")
+    path = guest.user_file(SETTINGS, "")
     path.unlink()
     for link in (path, path.with_name(f".{path.name}.new")):
         link.symlink_to(elsewhere)
@@ -400,25 +384,14 @@ def test_a_folder_that_others_may_write_is_refused(guest: Machine, commands: lis
     assert commands == []
 
 
-@pytest.mark.parametrize("name", ["etc/cvmtune", "etc/systemd"])
+@pytest.mark.parametrize("name", ["etc/cvmtune", "usr/local/lib/systemd"])
 def test_what_cannot_be_written_is_named(guest: Machine, name: str, commands: list[list[str]]) -> None:
-    (guest.root / name).parent.mkdir(exist_ok=True)
+    (guest.root / name).parent.mkdir(parents=True, exist_ok=True)
     (guest.root / name).write_text("a file\n")
     outcome = guest.run("persist", "database")
     assert outcome.status == 3
     assert name in outcome.err
     assert commands == []
-
-
-def test_systemctl_that_fails_is_told(guest: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(argv: Sequence[str], **how: object) -> Completed:
-        status = 0 if argv[0] == sys.executable else 1
-        return Completed(tuple(argv), status, "", "Failed to enable unit: it is masked\n", 0.0)
-
-    monkeypatch.setattr(command, "run", run)
-    outcome = guest.run("persist", "database")
-    assert (outcome.status, outcome.out) == (3, "")
-    assert "it is masked" in outcome.err
 
 
 # unpersist

@@ -22,7 +22,7 @@ from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.tuning.applied import Change
 from cvmtune.tuning.contract import KnobError, Plan
 from cvmtune.tuning.journal import Entry, Journal
-from cvmtune.tuning.transaction import Check, PartlyApplied, Restored, Verification
+from cvmtune.tuning.transaction import Check, NotSet, PartlyApplied, Restored, Verification
 from tests.fakes.bound import KNOBS, MASKS, apply, plan, rollback, verify
 from tests.fakes.controls import (
     BOOT_ID,
@@ -312,7 +312,8 @@ def test_failed_setting_takes_the_others_back(controls: Controls, journal: Journ
     controls.files[CQ_POLL].take_instead("1")
     with pytest.raises(CvmtuneError) as caught:
         apply(controls, journal, changes, "a test")
-    assert type(caught.value) is CvmtuneError
+    assert type(caught.value) is NotSet
+    assert caught.value.setting == "cq-poll"
     assert "cannot set cq-poll: the kernel took polling CPU 3 but shows 1" in caught.value.what
     assert "all settings are as before" in caught.value.what
     assert caught.value.where == CQ_POLL

@@ -132,11 +132,11 @@ def test_a_mask_that_makes_no_sense_is_left_alone(guest: Machine, shown: str) ->
     [
         ("-1", "on", ["--cq-poll", "3"]),
         ("-1", "on", ["--cq-poll", "last", "--ipi", "c"]),
-        ("-1", "on", ["database"]),
+        ("-1", "on", ["database", "--cq-poll", "last"]),
         ("-1", "on", ["nfs-client"]),
         ("3", "off", ["--cq-poll", "off"]),
         ("3", "off", ["--ipi", "c", "--cq-poll", "-1"]),
-        ("3", "off", ["off"]),
+        ("3", "off", ["off", "--cq-poll", "off"]),
         ("3", "moved", ["--cq-poll", "2"]),
     ],
 )

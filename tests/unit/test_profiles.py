@@ -217,7 +217,7 @@ def test_nothing_is_required_of_a_file(layers: Layers) -> None:
 @pytest.mark.parametrize(
     ("text", "key", "allowed"),
     [
-        ("unknown = 1", "unknown", "description, extends, require, set, set-if-present"),
+        ("unknown = 1", "unknown", "description, extends, retry, require, set, set-if-present"),
         ("[sets]\nipi = 'c'", "sets", "set-if-present"),
         ("description = 1", "description", "string"),
         ("extends = ['database']", "extends", "string"),

@@ -3,7 +3,8 @@
 
 Exit status: 0 done (of `prove`: every verdict PASS; of `verify`: in force), 1 some verdict FAIL or UNDECIDED,
 or not in force, 2 wrong usage, 3 the lab or a file failed (of `apply`: nothing is changed), 4 partly applied
-and not taken back, 5 preconditions not met. `lab run` ends with the status of the command that it ran.
+and not taken back, 5 preconditions not met, 6 applied but for what may wait. `lab run` ends with the status
+of the command that it ran.
 """
 
 from __future__ import annotations

@@ -60,6 +60,11 @@ class Site:
         return self.root / _CONFIGURATION
 
     @property
+    def persisted(self) -> Path:
+        """The profile that is applied at each boot, if one is."""
+        return self.configuration / "persisted.toml"
+
+    @property
     def profiles(self) -> Profiles:
         """The user's profiles, then the shipped ones."""
         return self.registry.profiles(self.configuration / "profiles")

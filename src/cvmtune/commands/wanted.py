@@ -50,7 +50,10 @@ def wanted(site: Site, what: str | None, flags: Mapping[str, str]) -> Wanted:
         return Wanted(Profile("flags", "", (), Requirements(), dict(flags), {}), asked)
     found = _recommended(site, Path(what)) if what.endswith(".json") else _profile(site, what)
     left = {name: text for name, text in found.profile.optional.items() if name not in flags}
-    profile = replace(found.profile, settings={**found.profile.settings, **flags}, optional=left)
+    # What is asked for here is to be had now.
+    retry = tuple(name for name in found.profile.retry if name not in flags)
+    settings = {**found.profile.settings, **flags}
+    profile = replace(found.profile, settings=settings, optional=left, retry=retry)
     return replace(found, profile=profile, source=f"{found.source} {asked}".strip())
 
 

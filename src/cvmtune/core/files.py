@@ -27,7 +27,7 @@ def write_whole(path: Path, text: str, *, mode: int = 0o666, sync: bool = False)
     """
     if not path.name:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    aside = path.with_name(f".{path.name}.new")
+    aside = aside_of(path)
     with suppress(FileNotFoundError):
         aside.unlink()  # of a process that was killed
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -44,6 +44,11 @@ def write_whole(path: Path, text: str, *, mode: int = 0o666, sync: bool = False)
         raise
     if sync:
         _sync_directory(path.parent)
+
+
+def aside_of(path: Path) -> Path:
+    """Return the file that write_whole() fills first; a process that was killed may have left it."""
+    return path.with_name(f".{path.name}.new")
 
 
 def _sync_directory(path: Path) -> None:

@@ -16,6 +16,10 @@ class KnobError(CvmtuneError):
     """A knob cannot be read, or a change to it was refused or did not hold."""
 
 
+class NotNow(KnobError):
+    """What is asked for can be had, but not while the system is as it is now."""
+
+
 @dataclass(frozen=True)
 class State:
     """What a knob says now: its `value` in canonical form, or the `problem` that makes it unavailable."""

@@ -39,7 +39,8 @@ class Requirements:
 class Profile:
     """A profile with all that it extends; `sources` are the files, its own first.
 
-    `settings` and `optional`, [set] and [set-if-present], have checked values as people write them.
+    `settings` and `optional`, [set] and [set-if-present], have checked values as people write them. `retry`
+    are those of them that may have to wait: where one cannot be set now, it is left out and the others are.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Profile:
     require: Requirements
     settings: Mapping[str, str]
     optional: Mapping[str, str]
+    retry: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Resolved:
 
 
 def unmet(profile: Profile, facts: Facts, settings: Settings) -> list[str]:
-    """Return each precondition of the profile that the machine does not meet, as a clause; also [set]'s."""
+    """Return each precondition of the profile that the machine does not meet, as a clause; also [set]'s,
+    except for what may wait."""
     require = profile.require
     clauses = []
     fits_role = require.role in (None, facts.role)
@@ -69,8 +72,9 @@ def unmet(profile: Profile, facts: Facts, settings: Settings) -> list[str]:
         clauses.append(f"wants {require.cpus} CPUs online, and this machine has {len(facts.online)}")
     if require.possible not in (None, facts.possible.to_list()):
         clauses.append(f"it is for CPUs {require.possible}, and this machine has {facts.possible.to_list()}")
+    wanted_now = {*require.features, *(profile.settings.keys() - {*profile.retry})}
     for name, setting in settings.items():
-        if name in {*require.features, *profile.settings} - facts.present:
+        if name in wanted_now - facts.present:
             module = setting.knob.module
             loaded = f", or {module} is not loaded: modprobe it" if module else ""
             clauses.append(f"wants the control {name}, and this kernel has none{loaded}")
@@ -86,7 +90,9 @@ def unmet(profile: Profile, facts: Facts, settings: Settings) -> list[str]:
 def resolve(profile: Profile, facts: Facts, settings: Settings) -> Resolved:
     """Return what the profile means on a machine, whether or not that meets its preconditions."""
     left_out = {
-        name: "this kernel has no such control" for name in profile.optional if name not in facts.present
+        name: "this kernel has no such control"
+        for name in settings
+        if name in {*profile.optional, *profile.retry} - facts.present
     }
     chosen = {**profile.settings, **profile.optional}
     values = {
@@ -94,4 +100,4 @@ def resolve(profile: Profile, facts: Facts, settings: Settings) -> Resolved:
         for name, setting in settings.items()
         if name in chosen and name not in left_out
     }
-    return Resolved(values, left_out)
+    return Resolved(values, {name: why for name, why in left_out.items() if name in chosen})

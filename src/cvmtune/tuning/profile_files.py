@@ -5,6 +5,7 @@ A profile is a TOML file, NAME.toml in one of several directories, of which the 
 
     description = "..."
     extends = "database"      # its keys hold where this file has none; the own name: the next directory's
+    retry = ["A-MASK"]        # where one of these cannot be set now, the others are; it is tried again later
     [require]
     role = "guest"            # or "host", or "machine", which is neither
     cpus = 2                  # so many online at least
@@ -36,6 +37,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _KEYS: Mapping[str, type] = {
     "description": str,
     "extends": str,
+    "retry": list,
     "require": dict,
     "set": dict,
     "set-if-present": dict,
@@ -57,6 +59,7 @@ class _File:
     require: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     optional: Mapping[str, str] = field(default_factory=dict)
+    retry: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,12 +117,15 @@ def _merged(name: str, files: Mapping[Path, _File]) -> Profile:
     require: dict[str, Any] = {}
     settings: dict[str, str] = {}
     optional: dict[str, str] = {}
+    retry: tuple[str, ...] = ()
     for file in reversed(list(files.values())):
         description = file.description or description
         require |= file.require
         settings = _without(settings, file.optional) | dict(file.settings)
         optional = _without(optional, file.settings) | dict(file.optional)
-    return Profile(name, description, tuple(map(str, files)), Requirements(**require), settings, optional)
+        retry = retry if file.retry is None else file.retry
+    sources = tuple(map(str, files))
+    return Profile(name, description, sources, Requirements(**require), settings, optional, retry)
 
 
 def _find(name: str, directories: Sequence[Path]) -> Path:
@@ -170,18 +176,15 @@ def _check(content: dict[str, Any], known: Settings) -> _File:
     if require.get("cpus", 1) < 1:
         raise UsageError(f"[require] cpus: {require['cpus']}", next_step="give 1 or more")
     if "features" in require:
-        # A tuple, and compared with one: what is in the list may not even be hashable.
-        require = require | {"features": tuple(require["features"])}
-        if not all(name in tuple(known) for name in require["features"]):
-            choice = f"choose from {', '.join(known)}"
-            raise UsageError(f"[require] features: {list(require['features'])!r}", next_step=choice)
+        require = require | {"features": _check_names("[require] features", require["features"], known)}
+    retry = _check_names("retry", content["retry"], known) if "retry" in content else None
     settings = _check_settings("set", content, known)
     optional = _check_settings("set-if-present", content, known)
     if twice := settings.keys() & optional.keys():
         raise UsageError(
             f"{min(twice)} is in [set] and in [set-if-present]", next_step="take it out of one of them"
         )
-    return _File(content.get("description"), content.get("extends"), require, settings, optional)
+    return _File(content.get("description"), content.get("extends"), require, settings, optional, retry)
 
 
 def _check_keys(place: str, table: Mapping[str, Any], types: Mapping[str, type]) -> None:
@@ -190,6 +193,13 @@ def _check_keys(place: str, table: Mapping[str, Any], types: Mapping[str, type])
             raise UsageError(f"{place}{key}: unknown key", next_step=f"choose from {', '.join(types)}")
         if type(value) is not types[key]:
             raise UsageError(f"{place}{key}: {value!r}", next_step=f"give {TYPES[types[key]]}")
+
+
+def _check_names(place: str, names: Sequence[Any], known: Settings) -> tuple[str, ...]:
+    # Compared with a tuple: what is in the list may not even be hashable.
+    if not all(name in tuple(known) for name in names):
+        raise UsageError(f"{place}: {list(names)!r}", next_step=f"choose from {', '.join(known)}")
+    return tuple(names)
 
 
 def _check_settings(table: str, content: Mapping[str, Any], known: Settings) -> dict[str, str]:
@@ -212,6 +222,8 @@ def to_toml(profile: Profile, comment: str, description: str) -> str:
     require = {name: value for name, value in asdict(profile.require).items() if value not in (None, "")}
     tables = {"require": require, "set": profile.settings, "set-if-present": profile.optional}
     lines = [f"# {comment}", f"description = {json.dumps(told)}"]
+    if profile.retry:
+        lines.append(f"retry = {json.dumps(profile.retry)}")
     for table, values in tables.items():
         lines += ["", f"[{table}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items())]
     return "\n".join(lines) + "\n"

@@ -112,6 +112,11 @@ def find(settings: Settings, name: str) -> Setting[Any]:
     return settings[name]
 
 
+def is_off(setting: Setting[Any], text: str) -> bool:
+    """Tell whether a value, as people write it or canonical, switches the setting's feature off."""
+    return setting.off is not None and text in ("off", setting.knob.encode(setting.off))
+
+
 def mask(
     name: str, help: str, knob: MaskKnob, everything: Callable[[Facts], CpuMask], metavar: str = "MASK"
 ) -> Setting[CpuMask]:

@@ -35,6 +35,16 @@ class PartlyApplied(CvmtuneError):
     exit_code: ClassVar[int] = 4
 
 
+class NotSet(CvmtuneError):
+    """The knob of `setting` failed, because of `why`; all settings are as before."""
+
+    def __init__(self, setting: str, why: CvmtuneError) -> None:
+        what = f"cannot set {setting}: {why.what}; all settings are as before"
+        super().__init__(what, why.where, why.next_step)
+        self.setting = setting
+        self.why = why
+
+
 @dataclass(frozen=True)
 class Check:
     """What a setting was last set to, and what it is; values are canonical.
@@ -124,8 +134,8 @@ class Transactions:
         `dry_run` all is checked that its user may read, and nothing written.
 
         Raises CvmtuneError if nothing is changed: the settings are not as planned any more, or an earlier
-        apply or rollback was interrupted, or one setting failed and the others were put back. PartlyApplied
-        if they could not be. KeyboardInterrupt goes on once all is put back.
+        apply or rollback was interrupted, or one setting failed and the others were put back (NotSet, if
+        its knob did). PartlyApplied if they could not be. KeyboardInterrupt goes on once all is put back.
         """
         boot = _boot(system)
         with nullcontext() if dry_run else journal.locked():
@@ -165,7 +175,7 @@ class Transactions:
             source=newest.source if newest else "",
             kernel=newest.kernel if newest else "",
             running=_release(system),
-            checks=tuple(self._check(system, wanted[name]) for name in self.settings if name in wanted),
+            checks=tuple(self.check(system, wanted[name]) for name in self.settings if name in wanted),
         )
 
     def rollback(self, system: System, journal: Journal, *, dry_run: bool = False) -> list[Restored]:
@@ -191,6 +201,10 @@ class Transactions:
                 one.entry.remove()
             return restored + self._restore(system, ours)
 
+    def boot(self, system: System) -> str:
+        """Return what tells this boot from others; CvmtuneError if it cannot be read."""
+        return _boot(system)
+
     # apply
 
     def _readable(self, journal: Journal) -> list[Applied]:
@@ -206,7 +220,7 @@ class Transactions:
         try:
             return Change(name, self.settings[name].knob.plan(system, want))
         except KnobError as error:
-            raise KnobError(f"{name}: {error.what}", error.where, error.next_step) from error
+            raise type(error)(f"{name}: {error.what}", error.where, error.next_step) from error
 
     def _check_still_planned(self, system: System, changes: Sequence[Change]) -> None:
         # Undoing a change that a knob refused, another having set it since it was planned, would overwrite
@@ -238,6 +252,8 @@ class Transactions:
             self._take_back(system, entry, begun, f"cannot {doing}: {told.what}")
             if isinstance(failure, KeyboardInterrupt):
                 raise
+            if isinstance(failure, KnobError):
+                raise NotSet(begun[-1].name, failure) from failure
             raise CvmtuneError(
                 f"cannot {doing}: {told.what}; all settings are as before", told.where, told.next_step
             ) from failure
@@ -257,7 +273,8 @@ class Transactions:
 
     # verify
 
-    def _check(self, system: System, change: Change) -> Check:
+    def check(self, system: System, change: Change) -> Check:
+        """Compare what a change was to set with what is."""
         knob = self.settings[change.name].knob
         state = knob.read(system)
         problem = state.problem

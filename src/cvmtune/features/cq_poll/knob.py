@@ -17,7 +17,7 @@ What this cannot see: a user who comes between the look and the write.
 import re
 
 from cvmtune.core.system import System
-from cvmtune.tuning.contract import KnobError, Plan
+from cvmtune.tuning.contract import KnobError, NotNow, Plan
 from cvmtune.tuning.file_knob import FileKnob, os_failure, read_cpus
 from cvmtune.tuning.parameter import Microseconds, Words
 
@@ -83,19 +83,19 @@ class CqPoll(FileKnob[int]):
             return
         for name in OWNERS:
             if _users(system, name):
-                raise KnobError(
+                raise NotNow(
                     f"module {name} is in use: this vendor's kernel may hang its I/O when polling changes",
                     _refcount(name),
                     "unmount first, in all namespaces, and stop servers and targets; then change polling",
                 )
         if "rdma" in _text_or_none(system, SERVED):
-            raise KnobError(
+            raise NotNow(
                 "NFS is served over RDMA: this vendor's kernel may hang it when polling changes",
                 SERVED,
                 "stop the NFS server first, change polling, start it again",
             )
         if mounts := _rdma_mounts(system):
-            raise KnobError(
+            raise NotNow(
                 f"NFS is mounted over RDMA on {', '.join(mounts)}: this vendor's kernel leaves such "
                 "mounts unpolled when polling is turned on, and may hang them when it is turned off or moved",
                 MOUNTS,
