@@ -18,6 +18,7 @@ from tests.fakes.tree import (
     DEBUG,
     MACHINES,
     RDMA,
+    TSI,
     Machine,
     Mount,
     our_guest,
@@ -102,14 +103,38 @@ def test_tells_where_it_is_and_what_is_there(tmp_path: Path, name: str) -> None:
         assert words in text
 
 
+def test_a_guest_to_which_its_monitor_does_not_answer_is_not_confidential(tmp_path: Path) -> None:
+    machine = vendor_guest(tmp_path / "root")
+    machine.file(TSI).unlink()
+    for words, claim in (
+        ("virtcca_cvm_guest=1 cvm_guest=1", "virtcca_cvm_guest"),
+        ("cvm_guest=1", "cvm_guest"),
+    ):
+        machine.put(CMDLINE, f"root=/dev/vda {words}\n")
+        found = status(machine)
+        assert (found["role"], found["confidential"], found["monitor"]) == ("guest", False, "none")
+        says = f"started as one ({claim}), but the monitor does not answer: not confidential"
+        assert says in machine.run("status").out
+
+
+def test_a_parameter_makes_a_host_no_guest(tmp_path: Path) -> None:
+    machine = vendor_host(tmp_path / "root")
+    machine.put(CMDLINE, "root=/dev/sda2 virtcca_cvm_guest=1\n")
+    found = status(machine)
+    assert (found["role"], found["confidential"], found["monitor"]) == ("host", False, "none")
+    assert "host, without a monitor" in machine.run("status").out
+
+
 def test_a_confidential_guest_is_one_whatever_else_it_has(tmp_path: Path) -> None:
     for path, monitor in [
         (None, "virtCCA's TMM"),
+        ("/sys/bus/auxiliary/devices/arm_cca_guest.arm-rsi-dev.0/uevent", "Arm CCA's RMM"),
         ("/sys/devices/platform/arm-cca-dev/uevent", "Arm CCA's RMM"),
     ]:
-        machine = vendor_guest(tmp_path / monitor)
+        machine = vendor_guest(tmp_path / str(path).replace("/", "_"))
         machine.put("/sys/class/misc/kvm/dev", "10:232\n")
         if path:
+            machine.file(TSI).unlink()
             machine.put(CMDLINE, "root=/dev/vda\n")
             machine.put(path, "DRIVER=arm-cca-dev\n")
         found = status(machine)

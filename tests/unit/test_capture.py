@@ -74,7 +74,18 @@ def failure(number: int) -> OSError:
         ),
         *("/proc/sys/kernel/osrelease", BOOT_ID, "/proc/device-tree/compatible"),
         *("/sys/class/dmi/id/sys_vendor", "/sys/class/dmi/id/product_name", "/sys/class/misc/kvm/dev"),
+        *("/sys/class/dmi/id/product_family", "/sys/class/dmi/id/product_version"),
+        *("/sys/class/misc/tsi/dev", "/sys/hypervisor/type", "/sys/kernel/security/lockdown"),
         "/sys/devices/platform/arm-cca-dev/uevent",
+        "/sys/devices/faux/arm-rsi-dev/uevent",
+        "/sys/devices/platform/arm-smccc/arm_cca_guest.arm-rsi-dev.0/uevent",
+        "/sys/bus/auxiliary/devices/arm_cca_guest.arm-rsi-dev.0/uevent",
+        "/sys/bus/platform/drivers/arm-cca-guest/arm-cca-dev/uevent",
+        *(
+            f"/proc/device-tree/{node}/compatible"
+            for node in ("hypervisor", "hypervisor@0", "fw-cfg@9020000")
+        ),
+        *("/sys/bus/acpi/devices/QEMU0002:00/hid", "/sys/class/ptp/ptp0/clock_name"),
         *(f"{CPUS}/{name}" for name in ("online", "possible", "isolated", "nohz_full")),
         *(f"{CPUS}/cpu{cpu}/cpuidle/state{state}/name" for cpu in (0, 31, 100) for state in (0, 3)),
         f"{CPUS}/cpu0/cpuidle/state1/disable",

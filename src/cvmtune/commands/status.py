@@ -106,13 +106,21 @@ def _texts(registry: Registry, feature: FeatureStatus) -> dict[str, str]:
 
 
 def _role(where: Platform) -> str:
+    claimed = (
+        f"started as one ({where.claim}), but the monitor does not answer: not confidential"
+        if where.claim
+        else ""
+    )
     if where.role == "machine":
-        return "a machine without KVM, or whose KVM is not in use"
+        role = "a machine without KVM, or whose KVM is not in use"
+        return f"{role}; an image of a confidential guest, {claimed}" if claimed else role
     if where.role == "host":
         kind = f"behind {where.monitor}" if where.confidential else "without a monitor for confidential VMs"
         return f"host, {kind}"
     if where.confidential:
         return f"guest, confidential: behind {where.monitor}"
+    if claimed:
+        return f"guest, of a confidential guest's image: {claimed}"
     return "guest; not confidential, or behind a monitor that does not show itself, as pKVM"
 
 

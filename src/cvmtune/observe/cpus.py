@@ -7,6 +7,7 @@ import re
 
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.observe.capture import CPUS, Capture
+from cvmtune.observe.firmware import PV_TIME
 from cvmtune.observe.platform import Platform
 from cvmtune.observe.procfs import parse_cpu_times
 from cvmtune.observe.vms import unowned, vms
@@ -14,8 +15,6 @@ from cvmtune.observe.vms import unowned, vms
 # Share of its time that a vCPU may lose to others; above it, it does not own its CPU. Recorded in the lab: at
 # most 8 % where it does, on a busy computer, and 34 % or more where four vCPUs share one CPU.
 MAX_STEAL = 0.1
-# A guest's kernel that has found stolen time (arch/arm64/kernel/paravirt.c) prepares it on each CPU.
-_PV_TIME = "hypervisor/arm/pvtime"
 _STATE = re.compile(rf"({CPUS}/cpu(\d+)/cpuidle/state[1-9]\d*)/disable")
 # Names of states above 0 that are no deeper: WFI, and what polls before it (cpuidle-haltpoll).
 _SHALLOW = ("wfi", "poll", "haltpoll idle")
@@ -39,7 +38,7 @@ def own_cpus(capture: Capture, where: Platform) -> bool | None:
 
 def counts_steal(capture: Capture) -> bool:
     """Tell whether a guest learns of the time that its vCPUs lose. Where it does not, 0 is shown."""
-    return _PV_TIME in (capture.get(f"{CPUS}/hotplug/states") or "")
+    return PV_TIME in (capture.get(f"{CPUS}/hotplug/states") or "")
 
 
 def deep_idle(capture: Capture, cpus: CpuMask) -> CpuMask:
