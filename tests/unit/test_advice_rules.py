@@ -17,6 +17,7 @@ from cvmtune.core.cpumask import CpuMask
 from cvmtune.features.cq_poll.advice import MIN_RPCS, WINDOW_US
 from cvmtune.features.feature import Advice
 from cvmtune.features.soft_ipi.advice import BOUND_US, MIN_IPIS
+from cvmtune.features.soft_ipi.knob import ROW
 from cvmtune.features.wfx.advice import MAX_BESIDE, MAX_WAITED, MIN_WFX_EXITS
 from cvmtune.observe.capture import Capture
 from cvmtune.observe.cpus import MAX_STEAL
@@ -43,7 +44,7 @@ def mask(*cpus: int) -> CpuMask:
 
 def cpu(ipis: float = 0.0, *, idle: float = 0.9, steal: float = 0.0, soft: float = 0.0) -> CpuLoad:
     kinds = {"reschedule": ipis, "call function": 0.0, "timer broadcast": 0.0, "irq work": 0.0}
-    return CpuLoad(kinds, {"SIPI": soft}, 100.0, 100.0, busy=1 - idle - steal, idle=idle, steal=steal)
+    return CpuLoad(kinds, {ROW: soft}, 100.0, 100.0, busy=1 - idle - steal, idle=idle, steal=steal)
 
 
 def system(

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.features.soft_ipi.advice import taken
+from cvmtune.features.soft_ipi.knob import ROW
 from cvmtune.features.wfx.vms import exits, exits_of
 from cvmtune.observe.capture import CPUS, KVM, Capture
 from cvmtune.observe.load import CpuLoad, Load, NfsLoad
@@ -39,15 +40,29 @@ def stat(*cpus: tuple[int, ...], first: int = 0, ctxt: int = 0) -> str:
     return f"cpu  0 0 0 0 0 0 0 0 0 0\n{''.join(lines)}intr 1 2 3\nctxt {ctxt}\n"
 
 
+# What the kernel's IPIs are, by the names that they have in most.
+IPIS = {
+    "IPI0": "Rescheduling interrupts",
+    "IPI1": "Function call interrupts",
+    "IPI2": "CPU stop interrupts",
+    "IPI4": "Timer broadcast interrupts",
+    "IPI5": "IRQ work interrupts",
+    "SIPI": ROW,
+}
+
+
 def rows(cpus: tuple[int, ...], **counts: tuple[int, ...]) -> str:
     """/proc/interrupts or /proc/softirqs of these CPUs."""
     header = " ".join(f"CPU{cpu}" for cpu in cpus)
-    lines = (f"{name.lstrip('_')}: {' '.join(map(str, one))}  x 1 y\n" for name, one in counts.items())
+    lines = (
+        f"{name.lstrip('_')}: {' '.join(map(str, one))}  {IPIS.get(name, 'x 1 y')}\n"
+        for name, one in counts.items()
+    )
     return f"      {header}\n{''.join(lines)}Err: 0\n"
 
 
 def softly(cpu: CpuLoad) -> float:
-    return cpu.rows.get("SIPI", 0)
+    return cpu.rows.get(ROW, 0)
 
 
 QUIET = CpuLoad(

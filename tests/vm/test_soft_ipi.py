@@ -11,6 +11,7 @@ import pytest
 
 from cvmtune.core.system import System
 from cvmtune.experiments.guest import SGI_ROWS, loaded_module
+from cvmtune.features.soft_ipi.knob import ROW
 from cvmtune.lab.errors import GuestPanicked
 from cvmtune.lab.lab import GUEST_TOOLS
 from cvmtune.lab.machine import Machine
@@ -48,7 +49,7 @@ def measure(system: System, kind: str, n: int) -> None:
 
 def taken(system: System) -> tuple[int, int]:
     """IPIs that CPU 1 has taken by hardware, and softly."""
-    return interrupts(system, *SGI_ROWS, cpu=1), interrupts(system, "SIPI", cpu=1)
+    return interrupts(system, *SGI_ROWS, cpu=1), interrupts(system, ROW, cpu=1)
 
 
 def measured(system: System, kind: str, n: int) -> tuple[int, int]:
@@ -104,7 +105,7 @@ def test_a_call_to_a_polling_cpu_completes_with_no_sgi_at_all(guest: System) -> 
     script = f"""
         import json
         def counts():
-            return sum(taken(row + ":")[1] for row in {SGI_ROWS}), taken("SIPI:")[1]
+            return sum(taken(row)[1] for row in {SGI_ROWS}), taken("{ROW}:")[1]
         batches = []
         while len(batches) < 200 and not (batches and batches[-1][0] == 0 and batches[-1][1] >= {n}):
             before = counts()
@@ -134,7 +135,7 @@ def test_the_row_counts_what_the_statistics_count(guest: System) -> None:
     types = ("reschedule", "call_function", "timer", "irq_work")
     for cpu in (0, 1):
         counted = statistics(guest, cpu)
-        assert sum(counted[name] for name in types) == interrupts(guest, "SIPI", cpu=cpu)
+        assert sum(counted[name] for name in types) == interrupts(guest, ROW, cpu=cpu)
 
 
 def test_backtraces_go_by_hardware(guest: System) -> None:
