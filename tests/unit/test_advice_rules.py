@@ -105,7 +105,13 @@ def vm(*vcpus: VcpuLoad, name: str = "one", own: CpuMask | None = None, mode: st
         total = sum(1000.0 if rate is None else rate for rate in exits.values()) * seconds
         own_mask = {} if own is None else {"wfx_trap_config": f"{own.to_hex()}\n"}
         modes = {} if mode is None else {"vtimer_mode": f"{mode}\n"}
-        return {"wfx_trap_stats": header + rows, "wfi_exit_stat": f"{total:.0f}\n", **own_mask, **modes}
+        return {
+            "wfx_trap_stats": header + rows,
+            "wfi_exit_stat": f"{total:.0f}\n",
+            "wfe_exit_stat": "0\n",
+            **own_mask,
+            **modes,
+        }
 
     before, now = (
         Vm(f"{name}-1", name, [one.now for one in vcpus], files(seconds)) for seconds in (0.0, SECONDS)

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cvmtune.core.figure import Unknown, known
 from cvmtune.features.soft_ipi.advice import taken
 from cvmtune.features.soft_ipi.knob import ROW
-from cvmtune.features.wfx.vms import exits, exits_of
+from cvmtune.features.wfx.vms import exits, exits_of, waits
 from cvmtune.observe.capture import CPUS, KVM, Capture
 from cvmtune.observe.load import CpuLoad, Load, NfsLoad
 from tests.fakes.bound import load
@@ -357,14 +358,14 @@ def test_vm_at_work() -> None:
         }
     )
     db, other = found.vms
-    assert (db.now.name, exits(db) / SECONDS, exits_of(db)) == ("db", 300, {0: 3000, 1: 0})
+    assert (db.now.name, exits(db, SECONDS), exits_of(db, SECONDS)) == ("db", 300, {0: 300, 1: 0})
     busy, idle = db.vcpus
     assert (busy.ran, busy.waited, busy.sleeps) == (0.5, 0.2, 50)
     # Its CPU was busy for 0.6 of the time.
     assert busy.beside == pytest.approx(0.1)
     assert (idle.ran, idle.waited, idle.sleeps) == (0, 0, 0)
-    # One that may run on several CPUs has nothing beside it, and neither has one whose CPU is not seen.
-    assert (idle.now.pinned_to, idle.beside) == (3, None)
+    # One that may run on several CPUs has nothing beside it; of one whose CPU is not seen it is not known.
+    assert (idle.now.pinned_to, idle.beside) == (3, Unknown("its CPU was not seen all the time"))
     assert (other.vcpus[0].now.pinned_to, other.vcpus[0].beside) == (None, None)
 
 
@@ -400,15 +401,17 @@ def test_vm_that_came_meanwhile() -> None:
     """It is told where its vCPUs may run; what it counts is of no known time."""
     db, other = host({}, NO_DB).vms
     assert [vcpu.now.pinned_to for vcpu in db.vcpus] == [2, 3]
-    assert (exits(db), exits_of(db)) == (0, {0: 0, 1: 0})
-    assert [(vcpu.ran, vcpu.waited, vcpu.sleeps) for vcpu in db.vcpus] == [(0, 0, 0)] * 2
+    assert exits(db, SECONDS) == Unknown("the VM came meanwhile")
+    came = Unknown("its thread came meanwhile")
+    assert exits_of(db, SECONDS) == {0: came, 1: came}
+    assert [(vcpu.ran, vcpu.waited, vcpu.sleeps) for vcpu in db.vcpus] == [(came, came, came)] * 2
     assert other.now.folder == "1300-9"
 
 
 def test_vcpu_whose_thread_came_meanwhile_has_no_exits_of_a_known_time() -> None:
     before = dict.fromkeys(path for path in HOST if path.startswith("/proc/1200/task/1203/"))
     db, _ = host(vm("1200-13", wfi=(3000, 50)), before).vms
-    assert exits_of(db) == {0: 0, 1: 0}
+    assert exits_of(db, SECONDS) == {0: Unknown("its thread came meanwhile"), 1: 0}
 
 
 def test_vm_that_went_meanwhile() -> None:
@@ -418,16 +421,26 @@ def test_vm_that_went_meanwhile() -> None:
 def test_vcpu_that_came_meanwhile() -> None:
     found = host(thread(1200, 1205, "CPU 2/KVM", "1", ran=10**12))
     (*_, new) = found.vms[0].vcpus
-    assert (new.now.vcpu, new.ran, new.sleeps) == (2, 0, 0)
+    came = Unknown("its thread came meanwhile")
+    assert (new.now.vcpu, new.ran, new.sleeps) == (2, came, came)
 
 
-@pytest.mark.parametrize(
-    "later", [vm("1200-13", wfi=(10, 10)), {**vm("1200-13"), f"{KVM}/1200-13/exits": None}]
-)
-def test_counters_of_a_vm_that_went_backwards_are_no_rates(later: Changes) -> None:
+def test_counters_of_a_vm_that_went_backwards_are_not_known() -> None:
+    later = vm("1200-13", wfi=(10, 10))
     found = host({**later, **thread(1200, 1203, "CPU 0/KVM", "2", ran=0, waited=0)}).vms[0]
-    assert (exits(found), exits_of(found)) == (0, {0: 0, 1: 0})
-    assert [(one.ran, one.waited) for one in found.vcpus] == [(0, 0), (0, 0)]
+    back = Unknown("its count of WFx exits went backwards")
+    assert (exits(found, SECONDS), exits_of(found, SECONDS)) == (back, {0: back, 1: back})
+    (vcpu, _) = found.vcpus
+    assert vcpu.ran == Unknown("its thread's time went backwards")
+    assert vcpu.waited == Unknown("its thread's time of waiting went backwards")
+    assert vcpu.beside == vcpu.ran
+
+
+@pytest.mark.parametrize("file", ["wfi_exit_stat", "wfe_exit_stat"])
+@pytest.mark.parametrize("text", [None, "", "x\n"])
+def test_exits_of_a_vm_that_are_not_all_counted_are_not_known(file: str, text: str | None) -> None:
+    for before, after in (({f"{KVM}/1200-13/{file}": text}, {}), ({}, {f"{KVM}/1200-13/{file}": text})):
+        assert isinstance(exits(host(after, before).vms[0], SECONDS), Unknown)
 
 
 def test_thread_whose_times_are_gone_has_no_rates() -> None:
@@ -435,7 +448,9 @@ def test_thread_whose_times_are_gone_has_no_rates() -> None:
         {"/proc/1200/task/1203/schedstat": None, "/proc/1200/task/1203/status": "Cpus_allowed_list:\t2\n"}
     )
     (vcpu, _) = found.vms[0].vcpus
-    assert (vcpu.ran, vcpu.waited, vcpu.sleeps) == (0, 0, 0)
+    gone = Unknown("its thread's times cannot be read: there is no /proc/1200/task/1203/schedstat")
+    assert (vcpu.ran, vcpu.waited, vcpu.beside) == (gone, gone, gone)
+    assert vcpu.sleeps == Unknown("its thread's count of sleeps is missing")
 
 
 @pytest.mark.parametrize("when", ["before", "after", "always"])
@@ -444,8 +459,8 @@ def test_exits_that_are_counted_for_the_whole_vm_only(when: str) -> None:
     with_: Changes = {}
     before, after = (without if when in (one, "always") else with_ for one in ("before", "after"))
     found = host({**after, f"{KVM}/1200-13/wfi_exit_stat": "2050\n"}, before).vms[0]
-    assert exits_of(found) == {}
-    assert exits(found) / SECONDS == 100
+    assert exits_of(found, SECONDS) == {}
+    assert exits(found, SECONDS) == 100
 
 
 # Anything
@@ -470,6 +485,10 @@ def test_any_texts(
     for one in found.mounts:
         assert min(one.rpcs, one.rtt_ms) >= 0
     for machine in found.vms:
-        assert min(exits(machine), *exits_of(machine).values(), 0) >= 0
+        for figure in (exits(machine, SECONDS), *exits_of(machine, SECONDS).values()):
+            assert (known(figure) or 0) >= 0
+        for figure in waits(machine, SECONDS, 100).values():
+            assert (known(figure) or 0) >= 0
         for vcpu in machine.vcpus:
-            assert min(vcpu.ran, vcpu.waited, vcpu.sleeps, vcpu.beside or 0) >= 0
+            for share in (vcpu.ran, vcpu.waited, vcpu.sleeps, vcpu.beside or 0):
+                assert (known(share) or 0) >= 0

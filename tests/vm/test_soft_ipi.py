@@ -23,6 +23,7 @@ pytestmark = pytest.mark.on(PLAIN)
 
 ONLINE = "/sys/devices/system/cpu/cpu1/online"
 RUN = "/sys/kernel/debug/cvmtune_ipi/run"
+BACKTRACE = "CPU backtrace interrupts"
 # From one IPI to the next: time for the target to come to rest also where the computer is slow.
 GAP_US = 2000
 
@@ -139,9 +140,9 @@ def test_the_row_counts_what_the_statistics_count(guest: System) -> None:
 
 
 def test_backtraces_go_by_hardware(guest: System) -> None:
-    before = interrupts(guest, "IPI6", cpu=0) + interrupts(guest, "IPI6", cpu=1)
+    before = interrupts(guest, BACKTRACE, cpu=0) + interrupts(guest, BACKTRACE, cpu=1)
     guest.run(["sh", "-c", "echo l >/proc/sysrq-trigger"]).check()
-    assert interrupts(guest, "IPI6", cpu=0) + interrupts(guest, "IPI6", cpu=1) > before
+    assert interrupts(guest, BACKTRACE, cpu=0) + interrupts(guest, BACKTRACE, cpu=1) > before
 
 
 # The machine's last test, of this module or another: no other one is to panic.

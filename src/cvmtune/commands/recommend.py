@@ -13,6 +13,7 @@ from pathlib import Path
 from cvmtune import __version__
 from cvmtune.commands.site import Site
 from cvmtune.core.errors import CvmtuneError, UsageError
+from cvmtune.core.figure import known, reasons
 from cvmtune.core.text import columns
 from cvmtune.features.feature import Advice, FeatureStatus
 from cvmtune.features.registry import Registry
@@ -85,7 +86,8 @@ def _advice(registry: Registry, one: Advice) -> dict[str, object]:
         "settings": registry.encode(one.settings),
         "gain": one.gain,
         "cost": one.cost,
-        "figures": dict(one.figures),
+        "figures": {name: known(figure) for name, figure in one.figures.items()},
+        "unknown": reasons(one.figures),
     }
 
 

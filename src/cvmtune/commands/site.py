@@ -12,6 +12,7 @@ from cvmtune.features.registry import Registry
 from cvmtune.observe.capture import Capture
 from cvmtune.observe.cpus import own_cpus
 from cvmtune.observe.platform import Platform
+from cvmtune.observe.vms import doubt
 from cvmtune.tuning.journal import Journal
 from cvmtune.tuning.profile_files import Profiles
 from cvmtune.tuning.setting import Facts
@@ -51,7 +52,8 @@ class Site:
         """Tell what decides which settings fit."""
         seen, where = self.look()
         present = self.registry.present(seen)
-        return Facts(where.role, where.online, where.possible, present, own_cpus(seen, where))
+        why = doubt(seen) if where.role == "host" else ""
+        return Facts(where.role, where.online, where.possible, present, own_cpus(seen, where), why)
 
 
 def local() -> Site:

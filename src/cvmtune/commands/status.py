@@ -9,6 +9,7 @@ from dataclasses import asdict
 from cvmtune import __version__
 from cvmtune.commands.site import Site
 from cvmtune.core.errors import CvmtuneError
+from cvmtune.core.figure import known, reasons
 from cvmtune.core.text import columns
 from cvmtune.features.feature import FeatureStatus, Risk
 from cvmtune.features.registry import Registry
@@ -26,9 +27,9 @@ def main(site: Site, *, as_json: bool) -> int:
     """Print the state of the system; return 0."""
     seen, where = site.look()
     registry = site.registry
-    known = registry.status(seen, where)
+    features = registry.status(seen, where)
     applied, problem = _applied(site)
-    found = registry.risks(seen, where, known)
+    found = registry.risks(seen, where, features)
     if problem:
         found.append(Risk(problem.what, problem.next_step))
     elif applied and applied.interrupted:
@@ -39,9 +40,9 @@ def main(site: Site, *, as_json: bool) -> int:
     elif applied and not all(check.holds for check in applied.checks):
         found.append(Risk("not all that was applied is in force", "cvmtune verify"))
     if as_json:
-        print(json.dumps(_content(registry, where, known, applied, found), indent=2))
+        print(json.dumps(_content(registry, where, features, applied, found), indent=2))
     else:
-        _print(registry, where, known, applied, found)
+        _print(registry, where, features, applied, found)
     return 0
 
 
@@ -56,7 +57,7 @@ def _applied(site: Site) -> tuple[Verification | None, CvmtuneError | None]:
 def _content(
     registry: Registry,
     where: Platform,
-    known: list[FeatureStatus],
+    features: list[FeatureStatus],
     applied: Verification | None,
     found: list[Risk],
 ) -> dict[str, object]:
@@ -68,16 +69,28 @@ def _content(
         "monitor": where.monitor,
         "kernel": {"release": where.release, "flavour": where.flavour},
         "cpus": {"online": where.online.to_list(), "possible": where.possible.to_list()},
-        "features": [{**asdict(one), "settings": _texts(registry, one)} for one in known],
+        "features": [_feature(registry, one) for one in features],
         "applied": asdict(applied) if applied and applied.applied else None,
         "risks": [asdict(risk) for risk in found],
+    }
+
+
+def _feature(registry: Registry, one: FeatureStatus) -> dict[str, object]:
+    return {
+        "name": one.name,
+        "status": one.status,
+        "settings": _texts(registry, one),
+        "did": one.did,
+        "statistics": {name: known(figure) for name, figure in one.statistics.items()},
+        "unknown": reasons(one.statistics),
+        "problem": one.problem,
     }
 
 
 def _print(
     registry: Registry,
     where: Platform,
-    known: list[FeatureStatus],
+    features: list[FeatureStatus],
     applied: Verification | None,
     found: list[Risk],
 ) -> None:
@@ -89,7 +102,7 @@ def _print(
     ]
     print(columns(rows), end="\n")
     table = [("FEATURE", "STATE", "SETTINGS", "SINCE BOOT")]
-    for feature in known:
+    for feature in features:
         settings = ", ".join(
             registry.shown(name, text) if name == feature.name else f"{name} {text}"
             for name, text in _texts(registry, feature).items()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cvmtune.core.cpumask import CpuMask
+from cvmtune.core.figure import Figure
 from cvmtune.core.system import System
 from cvmtune.observe.capture import Capture
 from cvmtune.observe.load import Load
@@ -26,14 +27,15 @@ Status = Literal["on", "off", "absent", "elsewhere", "unknown"]
 class FeatureStatus:
     """A feature on a machine. `settings` are values by setting; `did` is in words, `statistics` the figures.
 
-    "elsewhere": it is not this side's, guest's or host's. "unknown": its control is there and cannot be read.
+    "elsewhere": it is not this side's, guest's or host's. "unknown": its control is there and cannot be read,
+    or what has the control may be there.
     """
 
     name: str
     status: Status
     settings: Mapping[str, Any] = field(default_factory=dict)
     did: str = ""
-    statistics: Mapping[str, float] = field(default_factory=dict)
+    statistics: Mapping[str, Figure] = field(default_factory=dict)
     problem: str = ""
 
     @property
@@ -55,7 +57,7 @@ class Advice:
     settings: Mapping[str, Any] = field(default_factory=dict)
     gain: str = ""
     cost: str = ""
-    figures: Mapping[str, float] = field(default_factory=dict)
+    figures: Mapping[str, Figure] = field(default_factory=dict)
     polling: CpuMask = NOBODY
 
 

@@ -10,7 +10,7 @@ from cvmtune.observe.capture import CPUS, Capture
 from cvmtune.observe.firmware import PV_TIME
 from cvmtune.observe.platform import Platform
 from cvmtune.observe.procfs import parse_cpu_times
-from cvmtune.observe.vms import unowned, vms
+from cvmtune.observe.vms import doubt, unowned, vms
 
 # Share of its time that a vCPU may lose to others; above it, it does not own its CPU. Recorded in the lab: at
 # most 8 % where it does, on a busy computer, and 34 % or more where four vCPUs share one CPU.
@@ -31,7 +31,7 @@ def own_cpus(capture: Capture, where: Platform) -> bool | None:
         times = parse_cpu_times(capture.files.get("/proc/stat", "")).values()
         return all(one.steal <= MAX_STEAL * max(1, one.total) for one in times) if times else None
     machines = vms(capture)
-    if where.role != "host" or not machines or not all(vm.vcpus for vm in machines):
+    if where.role != "host" or not machines or doubt(capture):
         return None
     return not unowned(machines)
 

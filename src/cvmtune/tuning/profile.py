@@ -77,7 +77,9 @@ def unmet(profile: Profile, facts: Facts, settings: Settings) -> list[str]:
     # It means one thing in a guest and another on a host.
     if fits_role and require.own_cpus and not facts.own_cpus:
         wanted, place = _OWN_CPUS[facts.role]
-        finding = "whether it is so cannot be told" if facts.own_cpus is None else "it is not so"
+        finding = "it is not so"
+        if facts.own_cpus is None:
+            finding = f"whether it is so cannot be told{f', as {facts.doubt}' if facts.doubt else ''}"
         clauses.append(f"wants {wanted}, and {finding}: look at {place}")
     return clauses
 

@@ -30,7 +30,8 @@ class Facts:
 
     `role` is "guest" or "host", or "machine" if it is neither; `present` has the names of the settings that
     its kernel offers. `own_cpus`: in a guest, that its vCPUs lose no time to others; on a host, that each
-    vCPU's thread is pinned to a CPU of its own; None where that cannot be told.
+    vCPU's thread is pinned to a CPU of its own; None where that cannot be told, for which `doubt` says why if
+    that is known.
     """
 
     role: str
@@ -38,6 +39,7 @@ class Facts:
     possible: CpuMask
     present: frozenset[str]
     own_cpus: bool | None
+    doubt: str = ""
 
 
 @dataclass(frozen=True)

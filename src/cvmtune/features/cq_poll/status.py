@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cvmtune.core.figure import Figure, Unknown
 from cvmtune.features.cq_poll.knob import IDLE_US, MOUNTS, OFF, rdma_mounts
 from cvmtune.features.cq_poll.settings import CQ_IDLE_US, CQ_POLL
 from cvmtune.features.feature import FeatureStatus, Risk
-from cvmtune.features.status import of_setting, sums
+from cvmtune.features.status import in_words, of_setting, sums, table
 from cvmtune.observe.capture import Capture
 from cvmtune.observe.platform import Platform
 from cvmtune.observe.procfs import parse_counts, parse_named
@@ -20,18 +21,24 @@ _NS_PER_S = 1e9
 
 def status(capture: Capture, where: Platform) -> FeatureStatus:
     """Return where it polls, how many queues it polls, and what it found."""
-    statistics = {name: float(value) for name, value in parse_named(capture.files.get(TOTALS, "")).items()}
-    queues = parse_counts(capture.files.get(QUEUES, ""))
-    statistics["queues"] = float(len(queues))
-    statistics["polled_queues"] = float(sum(row.get("polled") == 1 for row in queues))
-    statistics |= sums(queues, ("completions",))
+    statistics: dict[str, Figure] = {
+        name: float(value) for name, value in parse_named(capture.files.get(TOTALS, "")).items()
+    }
+    text = table(capture, QUEUES)
+    queues = sums(text, ("polled", "completions"), QUEUES)
+    statistics["queues"] = text if isinstance(text, Unknown) else float(len(parse_counts(text)))
+    statistics |= {"polled_queues": queues["polled"], "completions": queues["completions"]}
 
     def did() -> Iterator[str]:
         if QUEUES in capture.files:
-            yield f"{statistics['polled_queues']:.0f} of {len(queues)} queues polled"
-            yield f"{statistics['completions']:.0f} completions found"
-        if "awake_ns" in statistics:
-            yield f"awake {statistics['awake_ns'] / _NS_PER_S:.1f} s"
+            if isinstance(statistics["polled_queues"], Unknown) or isinstance(statistics["queues"], Unknown):
+                yield in_words(statistics["polled_queues"], "queues polled")
+            else:
+                yield f"{statistics['polled_queues']:.0f} of {statistics['queues']:.0f} queues polled"
+            yield in_words(statistics["completions"], "completions found")
+        awake = statistics.get("awake_ns")
+        if awake is not None and not isinstance(awake, Unknown):
+            yield f"awake {awake / _NS_PER_S:.1f} s"
 
     return of_setting(capture, CQ_POLL, CQ_IDLE_US, did(), statistics)
 

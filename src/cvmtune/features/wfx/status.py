@@ -6,34 +6,50 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cvmtune.core.cpumask import CpuMask
+from cvmtune.core.figure import Figure, Unknown, total
 from cvmtune.features.feature import NOBODY, FeatureStatus, Risk
-from cvmtune.features.status import of_setting, sums
+from cvmtune.features.status import of_setting, of_vms
 from cvmtune.features.wfx.settings import WFX, WFX_GUARD
-from cvmtune.features.wfx.vms import own_mask, rows
+from cvmtune.features.wfx.vms import STATISTICS, own_mask
 from cvmtune.observe.capture import Capture
 from cvmtune.observe.platform import Platform
-from cvmtune.observe.vms import unowned, vms
+from cvmtune.observe.vms import Vm, unowned, unread, unseen, untold, vms
+
+# KVM's own files for what is also counted by vCPU.
+_EXITS = {"wfi_exits": "wfi_exit_stat", "wfe_exits": "wfe_exit_stat"}
 
 
 def status(capture: Capture, where: Platform) -> FeatureStatus:
     """Return what it is set to, and what it did for the VMs that run."""
     machines = vms(capture)
-    counted = [row for vm in machines for row in rows(vm)]
-    statistics = sums(counted, ("entries", "untrapped", "guarded", "wfi_exits", "wfe_exits"))
-    statistics["vms"] = float(len(machines))
+    hidden = unseen(capture)
+    statistics = of_vms(machines, STATISTICS, ("entries", "untrapped", "guarded"))
+    statistics |= {name: total(_exits(vm, name, file) for vm in machines) for name, file in _EXITS.items()}
+    if hidden:
+        statistics = dict.fromkeys(statistics, Unknown(hidden))
+    statistics["vms"] = Unknown(hidden) if hidden else float(len(machines))
 
     def did() -> Iterator[str]:
-        yield f"{len(machines)} VMs"
-        if counted:
-            yield f"{statistics['untrapped']:.0f} of {statistics['entries']:.0f} entries untrapped"
+        yield hidden or f"{len(machines)} VMs"
+        if closed := unread(machines):
+            yield closed
+        untrapped, entries = statistics["untrapped"], statistics["entries"]
+        if not isinstance(untrapped, Unknown) and not isinstance(entries, Unknown) and machines:
+            yield f"{untrapped:.0f} of {entries:.0f} entries untrapped"
         for vm in machines:
-            if (mask := own_mask(vm)) is not None:
+            if isinstance(mask := own_mask(vm), CpuMask):
                 yield f"VM {vm.name} has a mask of its own, {mask.both_forms()}"
 
     found = of_setting(capture, WFX, WFX_GUARD, did(), statistics)
     if found.status == "absent" and where.role != "host":
         return FeatureStatus(WFX.name, "elsewhere", problem="it is the host's")
     return found
+
+
+def _exits(vm: Vm, name: str, file: str) -> Figure:
+    """A VM's exits of one kind since its start: of its vCPUs, or as KVM itself counts them."""
+    counted = of_vms([vm], STATISTICS, [name])[name]
+    return vm.figure(file) if isinstance(counted, Unknown) else counted
 
 
 def risks(capture: Capture, where: Platform, status: FeatureStatus) -> Iterator[Risk]:
@@ -44,8 +60,15 @@ def risks(capture: Capture, where: Platform, status: FeatureStatus) -> Iterator[
     why = unowned(machines)
     for vm in machines:
         own = own_mask(vm)
+        if isinstance(own, Unknown):
+            continue
         named = status.settings.get(WFX.name, NOBODY) if own is None else own
         shared = [vcpu.vcpu for vcpu in vm.vcpus if vcpu.vcpu in named and (vm.folder, vcpu.vcpu) in why]
+        if named and untold([vm]):
+            yield Risk(
+                f"WFx of vCPUs {named.to_list()} of VM {vm.name} is not trapped, and {untold([vm])}",
+                "see to it that each has a CPU of its own, or turn the guard on (wfx-guard)",
+            )
         if shared:
             first = shared[0]
             yield Risk(
