@@ -12,7 +12,7 @@ from functools import lru_cache
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.figure import Figure, Unknown
 from cvmtune.observe.capture import DEBUG, KVM, Capture
-from cvmtune.observe.unreadable import reason, why
+from cvmtune.observe.unreadable import reason
 from cvmtune.observe.vmm import is_cut, vcpu_of
 
 _FOLDER_FILE = re.compile(rf"{KVM}/(\d+-\d+)/(\w+)")
@@ -21,6 +21,8 @@ _TASK = re.compile(r"/proc/(\d+)/task(?:/\d+/(?:comm|status))?")
 _VMM = re.compile(r"/run/libvirt/qemu/([^/]+)\.pid")
 _STATUS = re.compile(r"^(Cpus_allowed_list|voluntary_ctxt_switches):(.*)$", re.MULTILINE)
 _UNTOLD = "by their names (start QEMU with debug-threads=on)"
+_SCHEDSTAT = "schedstat of its thread"
+_NONE = Unknown(f"there is no {_SCHEDSTAT}")
 # More VMs than these are not named one by one.
 _NAMED = 4
 
@@ -193,6 +195,7 @@ def _living(capture: Capture, vmm: int, threads: Iterable[int]) -> int:
 
 def _vcpus(capture: Capture, vmm: int, threads: Mapping[int, int]) -> list[Vcpu]:
     found = []
+    partitioned: dict[str, bool] = {}
     for thread, vcpu in threads.items():
         folder = f"/proc/{vmm}/task/{thread}"
         status = dict(_STATUS.findall(capture.files.get(f"{folder}/status", "")))
@@ -204,6 +207,9 @@ def _vcpus(capture: Capture, vmm: int, threads: Mapping[int, int]) -> list[Vcpu]
         if not allowed:
             continue
         ran, waited = _times(capture, f"{folder}/schedstat")
+        group = capture.files.get(f"{folder}/cgroup", "")
+        if group not in partitioned:
+            partitioned[group] = _partitioned(capture, group)
         found.append(
             Vcpu(
                 vcpu=vcpu,
@@ -212,7 +218,7 @@ def _vcpus(capture: Capture, vmm: int, threads: Mapping[int, int]) -> list[Vcpu]
                 ran_ns=ran,
                 waited_ns=waited,
                 sleeps=_figure(status.get("voluntary_ctxt_switches"), "its thread's count of sleeps"),
-                partitioned=_partitioned(capture, capture.files.get(f"{folder}/cgroup", "")),
+                partitioned=partitioned[group],
             )
         )
     return sorted(found, key=lambda one: one.vcpu)
@@ -227,7 +233,9 @@ def _times(capture: Capture, path: str) -> tuple[Figure, Figure]:
     """ns on a CPU, ns waiting for one (Documentation/scheduler/sched-stats.rst)."""
     text = capture.files.get(path)
     if text is None:
-        missing = Unknown(f"its thread's times cannot be read: {why(capture, path)}")
+        number = capture.unreadable.get(path)
+        why = f"{_SCHEDSTAT} cannot be read: {reason(capture, path, number)}" if number else ""
+        missing = Unknown(why) if why else _NONE
         return missing, missing
     ran, waited, *_ = (*text.split(), "", "")
     return _figure(ran, "its thread's time"), _figure(waited, "its thread's time of waiting")

@@ -58,10 +58,11 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
         return Advice("wfx", "it is the host's feature; here nothing can be set")
     every = [vm.now for vm in load.vms]
     system = [vm for vm in load.vms if own_mask(vm.now) is None]
+    counted = {vm.now.folder: exits_of(vm, load.seconds) for vm in system}
     figures = {
         f"{what} a second of VM {vm.now.name}{which}": figure
         for vm in system
-        for what, which, figure in _rates(vm, load.seconds)
+        for what, which, figure in _rates(vm, load.seconds, counted[vm.now.folder])
     }
     if doubt := unseen(load.now) or unread(every) or _odd_mask(every) or untold(every):
         return Advice("wfx", doubt, figures=figures)
@@ -69,7 +70,7 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
         reason = "no VM runs" if not load.vms else "all VMs have masks of their own, which count instead"
         return Advice("wfx", reason)
     why = unowned(every)
-    exiting = {vm.now.folder: waits(vm, load.seconds, MIN_WFX_EXITS) for vm in system}
+    exiting = {vm.now.folder: waits(vm, load.seconds, MIN_WFX_EXITS, counted[vm.now.folder]) for vm in system}
     ids = _ids(load, system, why, exiting)
     left_out = "; ".join(
         [*ids.refused.values(), *_doubts(ids.doubt), *_by_vm(load, system, why, exiting, ids)]
@@ -206,10 +207,9 @@ def _named(load: Load) -> CpuMask:
         return CpuMask(frozenset())
 
 
-def _rates(vm: VmLoad, seconds: float) -> list[tuple[str, str, Figure]]:
+def _rates(vm: VmLoad, seconds: float, counted: Mapping[int, Figure]) -> list[tuple[str, str, Figure]]:
     """Exits for WFI and WFE a second of a VM and of each of its vCPUs, or where these are not counted, how
     often the vCPU's thread sleeps."""
-    counted = exits_of(vm, seconds)
     each = (
         ("WFx exits", f", vCPU {one.now.vcpu}", counted[one.now.vcpu])
         if one.now.vcpu in counted

@@ -15,16 +15,17 @@ from cvmtune.observe.capture import Capture
 from cvmtune.observe.platform import Platform
 from cvmtune.observe.vms import Vm, unowned, unread, unseen, untold, vms
 
+_COLUMNS = ("entries", "untrapped", "guarded", "wfi_exits", "wfe_exits")
 # KVM's own files for what is also counted by vCPU.
-_EXITS = {"wfi_exits": "wfi_exit_stat", "wfe_exits": "wfe_exit_stat"}
+_KVMS = {"wfi_exits": "wfi_exit_stat", "wfe_exits": "wfe_exit_stat"}
 
 
 def status(capture: Capture, where: Platform) -> FeatureStatus:
     """Return what it is set to, and what it did for the VMs that run."""
     machines = vms(capture)
     hidden = unseen(capture)
-    statistics = of_vms(machines, STATISTICS, ("entries", "untrapped", "guarded"))
-    statistics |= {name: total(_exits(vm, name, file) for vm in machines) for name, file in _EXITS.items()}
+    counted = [_counted(vm) for vm in machines]
+    statistics = {name: total(one[name] for one in counted) for name in _COLUMNS}
     if hidden:
         statistics = dict.fromkeys(statistics, Unknown(hidden))
     statistics["vms"] = Unknown(hidden) if hidden else float(len(machines))
@@ -46,10 +47,11 @@ def status(capture: Capture, where: Platform) -> FeatureStatus:
     return found
 
 
-def _exits(vm: Vm, name: str, file: str) -> Figure:
-    """A VM's exits of one kind since its start: of its vCPUs, or as KVM itself counts them."""
-    counted = of_vms([vm], STATISTICS, [name])[name]
-    return vm.figure(file) if isinstance(counted, Unknown) else counted
+def _counted(vm: Vm) -> dict[str, Figure]:
+    """What is counted of a VM since its start, exits by KVM itself where they are not by vCPU."""
+    found = of_vms([vm], STATISTICS, _COLUMNS)
+    kvms = {name: vm.figure(file) for name, file in _KVMS.items() if isinstance(found[name], Unknown)}
+    return found | kvms
 
 
 def risks(capture: Capture, where: Platform, status: FeatureStatus) -> Iterator[Risk]:

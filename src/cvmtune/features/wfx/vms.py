@@ -58,14 +58,13 @@ def exits_of(load: VmLoad, seconds: float) -> dict[int, Figure]:
     return found
 
 
-def waits(load: VmLoad, seconds: float, least: float) -> dict[int, Figure]:
+def waits(load: VmLoad, seconds: float, least: float, counted: Mapping[int, Figure]) -> Mapping[int, Figure]:
     """Exits for WFI and WFE a second by vCPU, of all whose threads can be told.
 
     Where they are counted for the VM only, they are those vCPUs' whose threads have slept: a trapped WFI lets
     the thread sleep, and so may other things, which the VM's count bounds. It is unknown whether a vCPU makes
-    `least` of them if its sleeps do not settle it.
+    `least` of them if its sleeps do not settle it. `counted` is what exits_of() says.
     """
-    counted = exits_of(load, seconds)
     if len(counted) == len(load.vcpus):
         return counted
     whole = exits(load, seconds)
