@@ -52,14 +52,16 @@ class LocalSystem:
 
     def read_text(self, path: str) -> str:
         # Of a host with many VMs some ten thousand files are read: pathlib, and buffers, would be most of it.
-        descriptor = os.open(os.path.join(self.root, path.lstrip("/")), os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(f"{self.root}/{path.lstrip('/')}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             parts = []
             while part := os.read(descriptor, _READ_BYTES):
                 parts.append(part)
         finally:
             os.close(descriptor)
-        return b"".join(parts).decode("utf-8", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+        text = b"".join(parts).decode("utf-8", errors="replace")
+        # Lines end as in a file that is opened as text.
+        return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
     def write_text(self, path: str, text: str) -> None:
         """Write as System says; a symlink anywhere in the path gives ELOOP or ENOTDIR, a short write EIO.

@@ -53,7 +53,7 @@ class NfsLoad:
     rtt_ms: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VcpuLoad:
     """A vCPU: shares of the time from 0 to 1, and events a second.
 

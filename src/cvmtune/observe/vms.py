@@ -27,7 +27,7 @@ _NONE = Unknown(f"there is no {_SCHEDSTAT}")
 _NAMED = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Vcpu:
     """A vCPU's thread: where it may run, and since its start: ns on a CPU, ns waiting for one, sleeps."""
 
@@ -196,9 +196,10 @@ def _living(capture: Capture, vmm: int, threads: Iterable[int]) -> int:
 def _vcpus(capture: Capture, vmm: int, threads: Mapping[int, int]) -> list[Vcpu]:
     found = []
     partitioned: dict[str, bool] = {}
+    files = capture.files
     for thread, vcpu in threads.items():
         folder = f"/proc/{vmm}/task/{thread}"
-        status = dict(_STATUS.findall(capture.files.get(f"{folder}/status", "")))
+        status = dict(_STATUS.findall(files.get(f"{folder}/status", "")))
         try:
             allowed = _cpus(status["Cpus_allowed_list"])
         except (KeyError, ValueError):
@@ -207,7 +208,7 @@ def _vcpus(capture: Capture, vmm: int, threads: Mapping[int, int]) -> list[Vcpu]
         if not allowed:
             continue
         ran, waited = _times(capture, f"{folder}/schedstat")
-        group = capture.files.get(f"{folder}/cgroup", "")
+        group = files.get(f"{folder}/cgroup", "")
         if group not in partitioned:
             partitioned[group] = _partitioned(capture, group)
         found.append(
