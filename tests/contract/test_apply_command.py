@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -592,3 +593,44 @@ def test_a_host_whose_vm_is_not_pinned_can_still_be_set_by_hand(tmp_path: Path) 
     machine = our_host_unpinned(tmp_path / "root")
     applied(machine, "--wfx", "4-5")
     assert machine.settings()[WFX] == "00000030"
+
+
+# VMs that cannot be seen
+
+
+def lock_down(host: Machine) -> None:
+    for vm in host.vms:
+        for file in host.file(vm.folder).iterdir():
+            host.system.break_("read", f"{vm.folder}/{file.name}", errno.EPERM)
+
+
+def hide_processes(host: Machine) -> None:
+    for vm in host.vms:
+        host.system.break_("list", f"/proc/{vm.pid}/task", errno.EACCES)
+
+
+def forbid_debugfs(host: Machine) -> None:
+    host.system.break_("list", "/sys/kernel/debug", errno.EACCES)
+    host.system.break_("list", "/sys/kernel/debug/kvm", errno.EACCES)
+
+
+@pytest.mark.parametrize(
+    ("hide", "why"),
+    [
+        (lock_down, "VMs cannot be read: kernel lockdown (db, web)"),
+        (hide_processes, "the vCPUs of VMs cannot be read: /proc hides processes (hidepid, or not root)"),
+        (forbid_debugfs, "VMs cannot be seen without debugfs"),
+    ],
+)
+def test_a_profile_for_pinned_vcpus_is_refused_where_vms_cannot_be_seen(
+    tmp_path: Path, hide: Callable[[Machine], None], why: str
+) -> None:
+    host = our_host(tmp_path / "root")
+    hide(host)
+    before = host.snapshot()
+    for options in (["--dry-run"], []):
+        outcome = host.run("apply", "latency-host", *options)
+        assert outcome.status == 5
+        assert "whether it is so cannot be told, as " in outcome.err
+        assert why in outcome.err
+    assert host.snapshot() == before
