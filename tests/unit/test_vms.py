@@ -267,6 +267,12 @@ def test_statistics_with_a_line_cut_short() -> None:
     assert by_vcpu(only({f"{FOLDER}/wfx_trap_stats": text})) == {1: 13}
 
 
+@pytest.mark.parametrize("number", ["9" * 400, "9" * 5000, "\N{ARABIC-INDIC DIGIT TWO}"])
+def test_statistics_that_no_kernel_counts(number: str) -> None:
+    text = f"vcpu wfi_exits wfe_exits\n0 {number} 7\n1 6 7\n"
+    assert by_vcpu(only({f"{FOLDER}/wfx_trap_stats": text})) == {1: 13}
+
+
 def test_status_with_odd_lines() -> None:
     text = "\nodd\nName:\tx:y: z\n:\nCpus_allowed_list:\t1,3\nvoluntary_ctxt_switches:\t8\n"
     vcpu = only({f"{TASK}/status": text}).vcpus[0]
@@ -300,7 +306,7 @@ def test_times_of_a_thread(text: str | None, ran: int | None, waited: int | None
     assert (known(vcpu.ran_ns), known(vcpu.waited_ns)) == (ran, waited)
 
 
-@pytest.mark.parametrize("text", [None, "", "x\n", "-1\n"])
+@pytest.mark.parametrize("text", [None, "", "x\n", "-1\n", "9" * 400, "9" * 5000])
 def test_counter_that_is_none_is_not_known(text: str | None) -> None:
     found = only({f"{FOLDER}/{name}": text for name in ("exits", "wfi_exit_stat")})
     assert [known(found.figure(name)) for name in ("exits", "wfi_exit_stat")] == [None, None]

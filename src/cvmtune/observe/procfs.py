@@ -24,6 +24,7 @@ IPI_ROWS: Mapping[str, str] = {
     "Timer broadcast interrupts": "timer broadcast",
     "IRQ work interrupts": "irq work",
 }
+_COUNT = re.compile(r"[0-9]{1,20}")  # of 64 bits at most
 _IPI = re.compile(r"IPI\d+")
 _OP_LINE = re.compile(r"\s+(\w+): (\d+(?: \d+){8})(?: .*)?")
 
@@ -41,7 +42,7 @@ def parse_interrupts(text: str) -> dict[str, tuple[int, ...]]:
         name, _, rest = line.partition(":")
         words = rest.split()
         counts, description = words[:cpus], " ".join(words[cpus:])
-        if len(counts) == cpus and all(count.isdecimal() for count in counts):
+        if len(counts) == cpus and all(_COUNT.fullmatch(count) for count in counts):
             rows[_row_name(name.strip(), description)] = tuple(int(count) for count in counts)
     return rows
 
@@ -101,7 +102,7 @@ def parse_counts(text: str) -> list[dict[str, int]]:
     """
     header, *lines = [line.split() for line in text.splitlines()] or [[]]
     return [
-        {name: int(word) for name, word in zip(header, line, strict=True) if word.isdecimal()}
+        {name: int(word) for name, word in zip(header, line, strict=True) if _COUNT.fullmatch(word)}
         for line in lines
         if len(line) == len(header)
     ]

@@ -20,6 +20,8 @@ _COMM = re.compile(r"/proc/(\d+)/task/(\d+)/comm")
 _TASK = re.compile(r"/proc/(\d+)/task(?:/\d+/(?:comm|status))?")
 _VMM = re.compile(r"/run/libvirt/qemu/([^/]+)\.pid")
 _STATUS = re.compile(r"^(Cpus_allowed_list|voluntary_ctxt_switches):(.*)$", re.MULTILINE)
+# The kernel counts in 64 bits.
+_NUMBER = re.compile(r"[0-9]{1,20}")
 _UNTOLD = "by their names (start QEMU with debug-threads=on)"
 _SCHEDSTAT = "schedstat of its thread"
 _NONE = Unknown(f"there is no {_SCHEDSTAT}")
@@ -148,7 +150,7 @@ def _find(capture: Capture) -> _Found:
         elif path.endswith("/comm"):
             if match := _COMM.fullmatch(path):
                 _note_thread(found, int(match[1]), int(match[2]), text.strip())
-        elif path.endswith(".pid") and (match := _VMM.fullmatch(path)) and text.strip().isdecimal():
+        elif path.endswith(".pid") and (match := _VMM.fullmatch(path)) and _NUMBER.fullmatch(text.strip()):
             found.names[int(text)] = match[1]
     for path, number in capture.unreadable.items():
         if match := _FOLDER_FILE.fullmatch(path):
@@ -255,9 +257,9 @@ def _partitioned(capture: Capture, cgroup: str) -> bool:
 
 
 def _figure(text: str | None, what: str) -> Figure:
-    if text is None or not text.strip().isdecimal():
-        return Unknown(f"{what} is {'missing' if not (text or '').strip() else 'no number'}")
-    return int(text)
+    if not text or not text.strip():
+        return Unknown(f"{what} is missing")
+    return int(text) if _NUMBER.fullmatch(text.strip()) else Unknown(f"{what} is no number")
 
 
 def _each(reasons: Mapping[str, str]) -> str:
