@@ -15,8 +15,6 @@ from cvmtune.core.command import Completed
 
 __all__ = ["Completed", "LocalSystem", "Readable", "System"]
 
-_READ_BYTES = 1 << 16
-
 
 class System(Protocol):
     """A machine. Paths are absolute, as it sees them; file operations raise OSError with its errno."""
@@ -52,14 +50,8 @@ class LocalSystem:
 
     def read_text(self, path: str) -> str:
         # Of a host with many VMs some ten thousand files are read: pathlib, and buffers, would be most of it.
-        descriptor = os.open(f"{self.root}/{path.lstrip('/')}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            parts = []
-            while part := os.read(descriptor, _READ_BYTES):
-                parts.append(part)
-        finally:
-            os.close(descriptor)
-        text = b"".join(parts).decode("utf-8", errors="replace")
+        with open(f"{self.root}/{path.lstrip('/')}", "rb", buffering=0) as file:
+            text = file.readall().decode("utf-8", errors="replace")
         # Lines end as in a file that is opened as text.
         return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
