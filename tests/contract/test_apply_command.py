@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -622,3 +623,44 @@ def test_dry_run_is_for_those_too_who_may_not_read_the_journal(
     refused = guest.run("apply", "--ipi", "3-3")
     assert refused.status == 3
     assert "cannot open the journal: Permission denied" in refused.err
+
+
+# VMs that cannot be seen
+
+
+def lock_down(host: Machine) -> None:
+    for vm in host.vms:
+        for file in host.file(vm.folder).iterdir():
+            host.system.break_("read", f"{vm.folder}/{file.name}", errno.EPERM)
+
+
+def hide_processes(host: Machine) -> None:
+    for vm in host.vms:
+        host.system.break_("list", f"/proc/{vm.pid}/task", errno.EACCES)
+
+
+def forbid_debugfs(host: Machine) -> None:
+    host.system.break_("list", "/sys/kernel/debug", errno.EACCES)
+    host.system.break_("list", "/sys/kernel/debug/kvm", errno.EACCES)
+
+
+@pytest.mark.parametrize(
+    ("hide", "why"),
+    [
+        (lock_down, "VMs cannot be read: kernel lockdown (db, web)"),
+        (hide_processes, "the vCPUs of VMs cannot be read: /proc hides processes (hidepid, or not root)"),
+        (forbid_debugfs, "VMs cannot be seen without debugfs"),
+    ],
+)
+def test_a_profile_for_pinned_vcpus_is_refused_where_vms_cannot_be_seen(
+    tmp_path: Path, hide: Callable[[Machine], None], why: str
+) -> None:
+    host = our_host(tmp_path / "root")
+    hide(host)
+    before = host.snapshot()
+    for options in (["--dry-run"], []):
+        outcome = host.run("apply", "latency-host", *options)
+        assert outcome.status == 5
+        assert "whether it is so cannot be told (" in outcome.err
+        assert why in outcome.err
+    assert host.snapshot() == before

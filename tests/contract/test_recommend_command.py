@@ -9,15 +9,29 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import ANY
+from unittest.mock import ANY, patch
 
 import pytest
 
 from tests.fakes.controls import BOOT_ID, CQ_POLL, IPI, IPI_POLL_US, WFX
-from tests.fakes.tree import CMDLINE, CPUS, MACHINES, MOUNTS, UPTIME, Machine, Mount, our_guest, our_host
+from tests.fakes.tree import (
+    CMDLINE,
+    CPUS,
+    MACHINES,
+    MOUNTS,
+    UPTIME,
+    Machine,
+    Mount,
+    Vcpu,
+    Vm,
+    our_guest,
+    our_host,
+    vendor_host,
+)
 
 # What each machine's load makes worth setting; of the others' features it is told why not.
 WANTED: dict[str, dict[str, str]] = {
@@ -144,6 +158,81 @@ def test_changes_nothing_but_the_counters_that_go_on(tmp_path: Path, name: str) 
     assert machine.system.written == set()
     machine.go_on()
     assert machine.snapshot() == after
+
+
+# VMs
+
+
+@pytest.mark.parametrize("name", ["our_host", "vendor_host", "plain_host"])
+def test_vms_that_cannot_be_read_are_told_so(tmp_path: Path, name: str) -> None:
+    machine = MACHINES[name](tmp_path / "root")
+    for vm in machine.vms:
+        for file in machine.file(vm.folder).iterdir():
+            machine.system.break_("read", f"{vm.folder}/{file.name}", errno.EPERM)
+    content = machine.watch("--json").json
+    assert content["settings"] == {}
+    timer, wfx = (one for one in content["advice"] if one["feature"] in ("wfx", "vtimer"))
+    says = "VMs cannot be read: kernel lockdown (db, web)"
+    assert (wfx["reason"], timer["reason"]) == (says, says)
+    assert all(figure is None for name, figure in wfx["figures"].items() if name.startswith("WFx"))
+    assert all("kernel lockdown" in why for name, why in wfx["unknown"].items() if name.startswith("WFx"))
+    assert says in machine.watch().out
+
+
+VMMS = [
+    "CPU {}/KVM",
+    "fc_vcpu {}",
+    "vcpu{}",
+    "crosvm_vcpu{}",
+    "kvm-vcpu-{}",
+    "db_vcpu{}",
+    "vcpu-{}",
+    "a-vm_vcpu{}",
+]
+
+
+@pytest.mark.parametrize("form", VMMS)
+def test_vcpus_are_known_by_their_vmms_names(host: Machine, form: str) -> None:
+    named = host._show_thread
+
+    def show(vm: Vm, thread: int, name: str, vcpu: Vcpu) -> None:
+        number = re.fullmatch(r"CPU (\d+)/KVM", name)
+        named(vm, thread, form.format(number[1]) if number else name, vcpu)
+
+    with patch.object(host, "_show_thread", show):
+        host.go_on()
+        assert host.watch("--json").json["settings"] == {"wfx-guard": "Y", "wfx": "3"}
+    assert host.run("apply", "latency-host", "--dry-run").status == 0
+
+
+def test_vcpus_without_names_of_their_own_cannot_be_told(host: Machine) -> None:
+    named = host._show_thread
+    with patch.object(host, "_show_thread", lambda vm, thread, _, vcpu: named(vm, thread, "qemu-kvm", vcpu)):
+        host.go_on()
+        content = host.watch("--json").json
+    untold = "by their names (start QEMU with debug-threads=on)"
+    wanted = f"the threads of the vCPUs of VM db, web cannot be told {untold}"
+    assert content["settings"] == {}
+    assert content["advice"][-1]["reason"] == wanted
+    outcome = host.run("apply", "latency-host", "--dry-run")
+    assert outcome.status == 5
+    assert wanted in outcome.err
+
+
+def test_vcpus_that_wait_are_told_by_their_sleeps(tmp_path: Path) -> None:
+    """The vendor's kernel counts exits for the VM only."""
+    machine = vendor_host(tmp_path / "root")
+    machine.vms[0].vcpus[1].wfi = 0
+    machine.vms[1].vcpus[1].wfi = 0
+    machine.go_on()
+    content = machine.watch("--json").json
+    assert content["settings"] == {"wfx": "1"}
+    figures = content["advice"][-1]["figures"]
+    assert figures["WFx exits a second of VM db"] == 2000
+    assert (figures["sleeps a second of VM db, vCPU 0"], figures["sleeps a second of VM db, vCPU 1"]) == (
+        2000,
+        0,
+    )
 
 
 # Recordings

@@ -86,7 +86,7 @@ def test_what_was_applied_is_in_force(guest: Machine) -> None:
     content = guest.run("verify", "--json").json
     assert content.keys() == {
         *("schema", "in_force", "why", "applied", "interrupted", "restarted", "source", "kernel", "running"),
-        "checks",
+        *("checks", "persisted"),
     }
     assert (content["schema"], content["in_force"], content["why"]) == (1, True, "")
     assert content["source"] == "profile database"

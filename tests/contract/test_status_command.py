@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from tests.fakes.tree import (
     DEBUG,
     MACHINES,
     RDMA,
+    SOFT_STATS,
     STAT,
+    TSI,
     Machine,
     Mount,
     our_guest,
@@ -81,6 +84,14 @@ def risks(machine: Machine) -> str:
     return "\n".join(risk["what"] for risk in found)
 
 
+def lock_down(machine: Machine, but: Container[str] = ()) -> None:
+    """Let the files of VMs in debugfs give EPERM, but those of some names."""
+    for vm in machine.vms:
+        for file in machine.file(vm.folder).iterdir():
+            if file.name not in but:
+                machine.system.break_("read", f"{vm.folder}/{file.name}", errno.EPERM)
+
+
 def feature(machine: Machine, name: str) -> dict[str, Any]:
     (one,) = (one for one in status(machine)["features"] if one["name"] == name)
     return dict(one)
@@ -105,14 +116,38 @@ def test_tells_where_it_is_and_what_is_there(tmp_path: Path, name: str) -> None:
         assert words in text
 
 
+def test_a_guest_to_which_its_monitor_does_not_answer_is_not_confidential(tmp_path: Path) -> None:
+    machine = vendor_guest(tmp_path / "root")
+    machine.file(TSI).unlink()
+    for words, claim in (
+        ("virtcca_cvm_guest=1 cvm_guest=1", "virtcca_cvm_guest"),
+        ("cvm_guest=1", "cvm_guest"),
+    ):
+        machine.put(CMDLINE, f"root=/dev/vda {words}\n")
+        found = status(machine)
+        assert (found["role"], found["confidential"], found["monitor"]) == ("guest", False, "none")
+        says = f"started as one ({claim}), but the monitor does not answer: not confidential"
+        assert says in machine.run("status").out
+
+
+def test_a_parameter_makes_a_host_no_guest(tmp_path: Path) -> None:
+    machine = vendor_host(tmp_path / "root")
+    machine.put(CMDLINE, "root=/dev/sda2 virtcca_cvm_guest=1\n")
+    found = status(machine)
+    assert (found["role"], found["confidential"], found["monitor"]) == ("host", False, "none")
+    assert "host, without a monitor" in machine.run("status").out
+
+
 def test_a_confidential_guest_is_one_whatever_else_it_has(tmp_path: Path) -> None:
     for path, monitor in [
         (None, "virtCCA's TMM"),
+        ("/sys/bus/auxiliary/devices/arm_cca_guest.arm-rsi-dev.0/uevent", "Arm CCA's RMM"),
         ("/sys/devices/platform/arm-cca-dev/uevent", "Arm CCA's RMM"),
     ]:
-        machine = vendor_guest(tmp_path / monitor)
+        machine = vendor_guest(tmp_path / str(path).replace("/", "_"))
         machine.put("/sys/class/misc/kvm/dev", "10:232\n")
         if path:
+            machine.file(TSI).unlink()
             machine.put(CMDLINE, "root=/dev/vda\n")
             machine.put(path, "DRIVER=arm-cca-dev\n")
         found = status(machine)
@@ -373,6 +408,104 @@ def test_without_debugfs_it_says_what_is_not_seen(host: Machine) -> None:
     host.system.break_("list", f"{DEBUG}/kvm", errno.EACCES)
     assert "statistics and VMs are not seen: debugfs cannot be read" in risks(host)
     assert feature(host, "wfx")["status"] == "off"
+
+
+@pytest.mark.parametrize("name", ["our_host", "vendor_host", "plain_host"])
+def test_vms_that_cannot_be_read_are_a_risk_and_not_none(tmp_path: Path, name: str) -> None:
+    """Kernel lockdown lists the folders of VMs, and gives EPERM for their files."""
+    machine = MACHINES[name](tmp_path / "root")
+    lock_down(machine)
+    assert "VMs cannot be read: kernel lockdown (db, web)" in risks(machine)
+    text = machine.run("status").out
+    assert "0 VMs" not in text
+    assert "No risks" not in text
+    timer = feature(machine, "vtimer")
+    assert (timer["status"], timer["statistics"]) == ("unknown", {})
+    if name != "plain_host":
+        wfx = feature(machine, "wfx")
+        assert wfx["statistics"] == {
+            **dict.fromkeys(("entries", "untrapped", "guarded", "wfi_exits", "wfe_exits")),
+            "vms": 2,
+        }
+        assert wfx["unknown"].keys() == wfx["statistics"].keys() - {"vms"}
+        assert "kernel lockdown" in wfx["unknown"]["wfi_exits"]
+
+
+def test_a_mask_of_its_own_that_is_hidden_is_not_the_systems(host: Machine) -> None:
+    """Lockdown leaves files of mode 0444 open, as the statistics."""
+    host.vms[1].own_mask = "2"
+    host.go_on()
+    host.run("apply", "--wfx", "3")
+    lock_down(host, but=("wfx_trap_stats", "vtimer_stats"))
+    assert "VMs cannot be read: kernel lockdown (db, web)" in risks(host)
+    wfx = feature(host, "wfx")
+    assert wfx["statistics"]["wfi_exits"] == host.uptime * 2000 * 4
+    assert "mask of its own" not in wfx["did"]
+
+
+@pytest.mark.parametrize("how", ["not mounted", "forbidden"])
+def test_without_debugfs_nothing_is_zero(host: Machine, how: str) -> None:
+    if how == "not mounted":
+        shutil.rmtree(host.file(DEBUG))
+        host.file(DEBUG).mkdir()
+    else:
+        host.system.break_("list", DEBUG, errno.EACCES)
+        host.system.break_("list", f"{DEBUG}/kvm", errno.EACCES)
+        host.system.break_("read", SOFT_STATS, errno.EACCES)
+    wfx, ipi = feature(host, "wfx"), feature(host, "ipi")
+    assert set(wfx["statistics"].values()) == {None}
+    assert "VMs cannot be seen without debugfs" in wfx["unknown"]["vms"]
+    assert (ipi["statistics"]["polled_s"], ipi["statistics"]["reschedule"]) == (None, None)
+    assert SOFT_STATS in ipi["unknown"]["polled_s"]
+    assert feature(host, "vtimer")["status"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [
+        (errno.EACCES, "/proc hides processes (hidepid, or not root)"),
+        (errno.EPERM, "/proc hides processes (hidepid, or not root)"),
+        (errno.ENOENT, "this /proc lacks their processes (hidepid, or a container's)"),
+    ],
+)
+def test_vms_whose_processes_are_hidden_are_a_risk(host: Machine, number: int, why: str) -> None:
+    for vm in host.vms:
+        host.system.break_("list", f"/proc/{vm.pid}/task", number)
+    assert risks(host) == f"the vCPUs of VMs cannot be read: {why} (db, web)"
+    # What KVM counts is known nevertheless.
+    assert feature(host, "wfx")["statistics"]["wfi_exits"] == host.uptime * 2000 * 4
+
+
+def test_untrapped_vcpus_that_cannot_be_told_are_a_risk(host: Machine) -> None:
+    host.run("apply", "--wfx", "1")
+    folder = f"/proc/{host.vms[0].pid}/task"
+    for vcpu in (3, 4):
+        host.put(f"{folder}/{host.vms[0].pid + vcpu}/comm", "qemu-system-aar\n")
+    found = risks(host)
+    assert (
+        "WFx of vCPUs 0 of VM db is not trapped, and the threads of the vCPUs of VM db cannot be told"
+        in found
+    )
+    host.run("apply", "--wfx-guard", "on")
+    assert risks(host) == ""
+
+
+@pytest.mark.parametrize("how", ["gone", "unreadable", "no rows", "no header"])
+def test_ipis_that_nothing_counts_are_not_none(guest: Machine, how: str) -> None:
+    path = "/proc/interrupts"
+    match how:
+        case "gone":
+            guest.file(path).unlink()
+        case "unreadable":
+            guest.system.break_("read", path, errno.EACCES)
+        case "no rows":
+            guest.put(path, "       CPU0 CPU1 CPU2 CPU3\n 13:  1 2 3 4  GICv3 27 Level  arch_timer\n")
+        case "no header":
+            guest.put(path, guest.get(path).partition("\n")[2])
+    ipi = feature(guest, "ipi")
+    assert (ipi["statistics"]["hardware_ipis"], ipi["statistics"]["soft_ipis"]) == (None, None)
+    assert path in ipi["unknown"]["hardware_ipis"]
+    assert "by hardware cannot be told: /proc/interrupts" in guest.run("status").out
 
 
 @pytest.mark.parametrize(

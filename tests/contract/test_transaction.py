@@ -22,7 +22,7 @@ from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.tuning.applied import Change
 from cvmtune.tuning.contract import KnobError, Plan
 from cvmtune.tuning.journal import Entry, Journal
-from cvmtune.tuning.transaction import Check, NotSet, PartlyApplied, Restored, Verification
+from cvmtune.tuning.outcome import Check, NotSet, PartlyApplied, Restored, Verification
 from tests.fakes.bound import KNOBS, MASKS, apply, plan, rollback, verify
 from tests.fakes.controls import (
     BOOT_ID,

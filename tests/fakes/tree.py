@@ -52,6 +52,8 @@ MOUNTS = "/proc/mounts"
 STAT = "/proc/stat"
 UPTIME = "/proc/uptime"
 RDMA = "/sys/class/infiniband"
+# The device of the driver by which a guest of virtCCA's talks to the TMM.
+TSI = "/sys/class/misc/tsi/dev"
 SOFT_STATS = f"{DEBUG}/soft_ipi_passthrough/stats"
 CQS = f"{DEBUG}/ib_core_cq_poll/cqs"
 
@@ -535,6 +537,7 @@ def vendor_guest(root: Path) -> Machine:
     """The vendor's kernel in a confidential VM of virtCCA's; nothing is mounted."""
     machine = Machine(root, VENDOR_RELEASE, 4, "virtcca_cvm_guest=1")
     machine.put("/sys/class/dmi/id/sys_vendor", "QEMU\n")
+    machine.put(TSI, "10:123\n")
     machine.add(FakeKernel(root, IPI, 4, "0-3"))
     machine.add(VendorCqPoll(root, CQ_POLL))
     machine.put("/sys/kernel/ib_core_poll_stat", "0\n")
@@ -577,6 +580,7 @@ def bare_machine(root: Path) -> Machine:
     machine = our_guest(root)
     machine.file("/proc/device-tree/compatible").unlink()
     machine.put("/sys/class/dmi/id/sys_vendor", "Ampere(R)\n")
+    machine.put(f"{CPUS}/hotplug/states", "  0: offline\n")
     return machine
 
 

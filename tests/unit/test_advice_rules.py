@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.core.cpumask import CpuMask
+from cvmtune.core.figure import Figure, Unknown
 from cvmtune.features.cq_poll.advice import MIN_RPCS, WINDOW_US
 from cvmtune.features.feature import Advice
 from cvmtune.features.soft_ipi.advice import BOUND_US, MIN_IPIS
+from cvmtune.features.soft_ipi.knob import ROW
 from cvmtune.features.wfx.advice import MAX_BESIDE, MAX_WAITED, MIN_WFX_EXITS
 from cvmtune.observe.capture import Capture
 from cvmtune.observe.load import CpuLoad, Load, VcpuLoad, VmLoad
@@ -44,7 +46,7 @@ def mask(*cpus: int) -> CpuMask:
 
 def cpu(ipis: float = 0.0, *, idle: float = 0.9, steal: float = 0.0, soft: float = 0.0) -> CpuLoad:
     kinds = {"reschedule": ipis, "call function": 0.0, "timer broadcast": 0.0, "irq work": 0.0}
-    return CpuLoad(kinds, {"SIPI": soft}, 100.0, 100.0, busy=1 - idle - steal, idle=idle, steal=steal)
+    return CpuLoad(kinds, {ROW: soft}, 100.0, 100.0, busy=1 - idle - steal, idle=idle, steal=steal)
 
 
 def system(
@@ -88,11 +90,12 @@ def vcpu(
     allowed: Sequence[int],
     exits: float | None = 1000.0,
     *,
-    beside: float = 0.0,
-    waited: float = 0.0,
+    beside: Figure = 0.0,
+    waited: Figure = 0.0,
+    sleeps: Figure = 0.0,
 ) -> VcpuLoad:
     now = Vcpu(number, 100 + number, mask(*allowed), 0, 0, 0, False)
-    return Exiting(now, 0.5, waited, 0.0, beside if len(allowed) == 1 else None, False, exits)
+    return Exiting(now, 0.5, waited, sleeps, beside if len(allowed) == 1 else None, False, exits)
 
 
 def vm(*vcpus: VcpuLoad, name: str = "one", own: CpuMask | None = None, mode: str | None = None) -> VmLoad:
@@ -105,7 +108,13 @@ def vm(*vcpus: VcpuLoad, name: str = "one", own: CpuMask | None = None, mode: st
         total = sum(1000.0 if rate is None else rate for rate in exits.values()) * seconds
         own_mask = {} if own is None else {"wfx_trap_config": f"{own.to_hex()}\n"}
         modes = {} if mode is None else {"vtimer_mode": f"{mode}\n"}
-        return {"wfx_trap_stats": header + rows, "wfi_exit_stat": f"{total:.0f}\n", **own_mask, **modes}
+        return {
+            "wfx_trap_stats": header + rows,
+            "wfi_exit_stat": f"{total:.0f}\n",
+            "wfe_exit_stat": "0\n",
+            **own_mask,
+            **modes,
+        }
 
     before, now = (
         Vm(f"{name}-1", name, [one.now for one in vcpus], files(seconds)) for seconds in (0.0, SECONDS)
@@ -375,9 +384,125 @@ def test_wfx_goes_on_for_vcpus_that_are_named() -> None:
     assert advise_wfx(load).settings["wfx"] == "3"
 
 
-def test_wfx_shares_a_vms_exits_where_they_are_not_counted_by_vcpu() -> None:
-    load = system("host", files={WFX: "0\n"}, flavour="vendor", vms=[vm(vcpu(0, [0], None))])
-    assert advise_wfx(load).settings == {"wfx": "1"}
+def counted_for_vms(exits: float | None, *sleeps: Figure) -> Load:
+    """A vendor's host of one VM whose exits are counted for all its vCPUs together; how often these sleep."""
+    vcpus = [vcpu(n, [n], None, sleeps=one) for n, one in enumerate(sleeps)]
+    one = vm(*vcpus)
+    files = {} if exits is None else {"wfi_exit_stat": f"{exits * SECONDS:.0f}\n", "wfe_exit_stat": "0\n"}
+    assert one.before
+    one = replace(
+        one,
+        now=replace(one.now, files=files),
+        before=replace(one.before, files={"wfi_exit_stat": "0\n", "wfe_exit_stat": "0\n"}),
+    )
+    return system("host", cpus=[cpu()] * len(sleeps), files={WFX: "0\n"}, flavour="vendor", vms=[one])
+
+
+@pytest.mark.parametrize(
+    ("exits", "sleeps", "named", "gain"),
+    [
+        (1000, [0.0], "1", 1000),  # the one vCPU's, whether or not it sleeps
+        (4000, [4000.0, *[0.0] * 7], "1", 4000),
+        (6000, [3000.0, 3000.0, *[1.0] * 30], "3", 5970),
+        # In part they are halt polling's, and no sleeps.
+        (5000, [4000.0, 0.0], "1", 4000),
+        # Other things let a thread sleep too: the VM's exits bound what WFI is.
+        (2000, [4000.0, 10.0], "1", 1995),
+    ],
+)
+def test_wfx_counted_for_a_vm_only_is_those_vcpus_that_sleep(
+    exits: float, sleeps: list[Figure], named: str, gain: int
+) -> None:
+    found = advise_wfx(counted_for_vms(exits, *sleeps))
+    assert found.settings == {"wfx": named}
+    assert f"up to {gain} exits a second fewer" in found.gain
+    assert found.figures["WFx exits a second of VM one"] == exits
+    assert found.figures["sleeps a second of VM one, vCPU 0"] == sleeps[0]
+
+
+@pytest.mark.parametrize(
+    ("exits", "sleeps"),
+    [
+        (0, [3000.0, 3000.0]),
+        (50, [3000.0, 0.0]),
+        (99, [0.0, 0.0]),
+        (150, [60.0, 90.0]),
+        (0, [Unknown("x")] * 2),
+    ],
+)
+def test_wfx_counted_for_a_vm_only_may_be_too_few(exits: float, sleeps: list[Figure]) -> None:
+    found = advise_wfx(counted_for_vms(exits, *sleeps))
+    assert not found.settings
+    assert "no vCPU with a CPU of its own makes 100 WFx exits a second" in found.reason
+    assert "cannot be told" not in found.reason
+
+
+@pytest.mark.parametrize(
+    ("exits", "sleeps", "why"),
+    [
+        (None, [3000.0, 3000.0], "wfi_exit_stat is missing"),
+        (4000, [Unknown("its thread came meanwhile"), 0.0], "its thread came meanwhile"),
+        (4000, [0.0, 0.0], "more WFx exits than their threads sleep"),
+        (150, [500.0, 500.0], "sleep more often than these make WFx exits"),
+    ],
+)
+def test_wfx_that_nothing_tells_by_vcpu_is_left_off(
+    exits: float | None, sleeps: list[Figure], why: str
+) -> None:
+    found = advise_wfx(counted_for_vms(exits, *sleeps))
+    assert not found.settings
+    assert "it cannot be told which vCPUs wait often; left out: vCPUs 0-1, as " in found.reason
+    assert why in found.reason
+
+
+def test_wfx_names_who_waits_and_says_of_whom_it_cannot_be_told() -> None:
+    found = advise_wfx(counted_for_vms(4000, 2000.0, 0.0))
+    assert found.settings == {"wfx": "1"}
+    assert "left out: vCPUs 1, as its VM's vCPUs make more WFx exits" in found.reason
+
+
+def test_wfx_is_refused_where_it_cannot_be_told_who_else_runs() -> None:
+    gone = Unknown("there is no schedstat of its thread")
+    for first in (vcpu(0, [0], beside=gone), vcpu(0, [0], waited=gone)):
+        found = advise_wfx(system("host", vms=[vm(first, vcpu(1, [1]))]))
+        assert found.settings["wfx"] == "2"
+        assert "vCPU 0 of VM one is bound to CPU 0, and" in found.reason
+        assert "cannot be told: there is no schedstat of its thread" in found.reason
+
+
+def test_wfx_is_refused_while_a_vm_cannot_be_read() -> None:
+    """Its mask may be its own, and its exits are not known."""
+    for file in ("wfx_trap_config", "wfi_exit_stat"):
+        other = vm(vcpu(0, [1]), name="two")
+        hidden = replace(other, now=replace(other.now, unreadable={file: "kernel lockdown"}))
+        found = advise_wfx(system("host", vms=[vm(vcpu(0, [0])), hidden]))
+        assert (found.settings, found.reason) == ({}, "VMs cannot be read: kernel lockdown (two)")
+
+
+def test_wfx_is_refused_while_a_mask_is_not_understood() -> None:
+    odd = vm(vcpu(0, [0]))
+    odd = replace(odd, now=replace(odd.now, files={**odd.now.files, "wfx_trap_config": "?\n"}))
+    found = advise_wfx(system("host", vms=[odd]))
+    assert (found.settings, found.reason) == (
+        {},
+        "VM one: wfx_trap_config shows something else than a mask",
+    )
+
+
+def test_wfx_control_that_cannot_be_read() -> None:
+    files = {path: text for path, text in OURS.items() if path != WFX}
+    found = advise_wfx(system("host", files=files, unreadable={WFX: 13}, vms=[vm(vcpu(0, [0]))]))
+    assert not found.settings
+    assert "the mask cannot be read: Permission denied" in found.reason
+
+
+def test_vtimer_of_vms_that_cannot_be_read() -> None:
+    masked = vm(vcpu(0, [0]), mode="masked")
+    hidden = replace(masked, now=replace(masked.now, name="two", files={}, unreadable={"vtimer_mode": "x"}))
+    assert advise_vtimer(system("host", vms=[hidden])).reason == "VMs cannot be read: x (two)"
+    found = advise_vtimer(system("host", vms=[masked, hidden])).reason
+    assert found == "it is on for 1 VM; of others it cannot be told: VMs cannot be read: x (two)"
+    assert "run as root" in advise_vtimer(system("host", unreadable={"/sys/kernel/debug": 2})).reason
 
 
 @pytest.mark.parametrize(

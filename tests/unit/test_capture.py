@@ -74,7 +74,18 @@ def failure(number: int) -> OSError:
         ),
         *("/proc/sys/kernel/osrelease", BOOT_ID, "/proc/device-tree/compatible"),
         *("/sys/class/dmi/id/sys_vendor", "/sys/class/dmi/id/product_name", "/sys/class/misc/kvm/dev"),
+        *("/sys/class/dmi/id/product_family", "/sys/class/dmi/id/product_version"),
+        *("/sys/class/misc/tsi/dev", "/sys/hypervisor/type", "/sys/kernel/security/lockdown"),
         "/sys/devices/platform/arm-cca-dev/uevent",
+        "/sys/devices/faux/arm-rsi-dev/uevent",
+        "/sys/devices/platform/arm-smccc/arm_cca_guest.arm-rsi-dev.0/uevent",
+        "/sys/bus/auxiliary/devices/arm_cca_guest.arm-rsi-dev.0/uevent",
+        "/sys/bus/platform/drivers/arm-cca-guest/arm-cca-dev/uevent",
+        *(
+            f"/proc/device-tree/{node}/compatible"
+            for node in ("hypervisor", "hypervisor@0", "fw-cfg@9020000")
+        ),
+        *("/sys/bus/acpi/devices/QEMU0002:00/hid", "/sys/class/ptp/ptp0/clock_name"),
         *(f"{CPUS}/{name}" for name in ("online", "possible", "isolated", "nohz_full")),
         *(f"{CPUS}/cpu{cpu}/cpuidle/state{state}/name" for cpu in (0, 31, 100) for state in (0, 3)),
         f"{CPUS}/cpu0/cpuidle/state1/disable",
@@ -91,8 +102,10 @@ def failure(number: int) -> OSError:
     ],
 )
 def test_file_is_read(path: str) -> None:
+    # A VM's process is there, or it would be told that it is not.
+    process = thread(1200, 1200, "qemu-system-aar", "0-3")
     for load in (False, True):
-        found = capture(Tree({**ANYTHING, path: " text\n"}), load=load)
+        found = capture(Tree({**ANYTHING, **process, path: " text\n"}), load=load)
         assert found == Capture({path: " text\n"}, {})
         assert found.get(path) == "text"
 
@@ -249,7 +262,9 @@ VCPUS = [
     *("CPU 0/KVM", "CPU 511/KVM"),  # QEMU
     *("fc_vcpu 0", "fc_vcpu 12"),  # Firecracker
     *("vcpu0", "vcpu31"),  # Cloud Hypervisor
+    *("crosvm_vcpu0", "crosvm_vcpu511"),  # crosvm
     *("kvm-vcpu-0", "kvm-vcpu-7"),  # kvmtool
+    *("db_vcpu0", "vcpu-3", "vcpu_3", "my.vm-vcpu7"),
 ]
 OTHERS = [
     *("qemu-system-aar", "worker", "CPU 2/TCG", "xCPU 3/KVM", "CPU 4/KVMx", "CPU /KVM", "CPU 4096/KVM", ""),
@@ -305,9 +320,37 @@ def test_vmm_that_ends_meanwhile() -> None:
     assert found == Capture(vm("77-5"), {})
 
 
+@pytest.mark.parametrize("broken", [{}, {"/proc/77/task": failure(errno.ENOENT)}])
+def test_vmm_that_is_not_in_this_proc(broken: dict[str, OSError]) -> None:
+    """As with hidepid, or in a container: the VM is there, and its process is not."""
+    files = {**vm("77-5"), **(thread(77, 80, "vcpu0", "0") if broken else {})}
+    assert capture(Tree(files, broken)).unreadable == {"/proc/77/task": errno.ENOENT}
+
+
 def test_two_vms_of_one_vmm() -> None:
     tree = Tree({**vm("77-5"), **vm("77-6"), **thread(77, 80, "vcpu0", "0")})
     assert capture(tree).files == tree.files
+    assert len(tree.read) == len(set(tree.read))
+
+
+def test_how_a_thread_got_on_is_read_for_a_load_only() -> None:
+    tree = Tree({**vm("77-5"), **thread(77, 80, "vcpu0", "0")})
+    assert files_of(80) & capture(tree, load=False).files.keys() == {
+        f"/proc/77/task/80/{name}" for name in ("comm", "status")
+    }
+
+
+def test_what_is_made_of_a_capture_is_made_once() -> None:
+    asked: list[Capture] = []
+
+    def understand(seen: Capture) -> int:
+        asked.append(seen)
+        return len(seen.files)
+
+    seen = Capture({"/a": "1"})
+    assert [seen.once(understand), seen.once(understand)] == [1, 1]
+    assert len(asked) == 1
+    assert seen == Capture({"/a": "1"})
 
 
 # Cpusets

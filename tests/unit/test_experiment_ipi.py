@@ -107,7 +107,7 @@ class FakeGuest(FakeKernel):
             f"IPI0: {self._hard[0]:10} {self._hard[1]:10}   Rescheduling interrupts\n"
             f"IPI1: {2 * self._hard[0]:10} {2 * self._hard[1]:10}   Function call interrupts\n"
             f"IPI2: {self._idle:10} {self._idle:10}   CPU stop interrupts\n"
-            f"SIPI: {99:10} {self._soft:10}   Soft IPIs\nErr: 0\n"
+            f"SIPI: {99:10} {self._soft:10}   Soft IPIs, taken from memory\nErr: 0\n"
         )
 
     def read_text(self, path: str) -> str:

@@ -161,4 +161,4 @@ def test_vcpu_beside_whom_it_is_not_known_who_runs_is_refused() -> None:
     hidden = replace(vcpu(0, [2]), beside=Unknown("/proc/stat is hidden"))
     found = advise_wfx(system("host", vms=[vm(hidden, vcpu(1, [3]))]))
     assert found.settings["wfx"] == "2"
-    assert "who else runs there cannot be told: /proc/stat is hidden" in found.reason
+    assert "whether others run there cannot be told: /proc/stat is hidden" in found.reason

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from cvmtune.core.figure import Figure, Unknown, known, total
 from cvmtune.features.soft_ipi.advice import taken
-from cvmtune.features.wfx.vms import exits, exits_of
+from cvmtune.features.soft_ipi.knob import ROW
+from cvmtune.features.wfx.vms import exits, exits_of, waits
 from cvmtune.observe.capture import CPUS, KVM, Capture
 from cvmtune.observe.load import CpuLoad, Load
 from tests.fakes.bound import load
@@ -41,10 +42,24 @@ def stat(*cpus: tuple[int, ...], first: int = 0, ctxt: int = 0) -> str:
     return f"cpu  0 0 0 0 0 0 0 0 0 0\n{''.join(lines)}intr 1 2 3\nctxt {ctxt}\n"
 
 
+# What the kernel's IPIs are, by the names that they have in most.
+IPIS = {
+    "IPI0": "Rescheduling interrupts",
+    "IPI1": "Function call interrupts",
+    "IPI2": "CPU stop interrupts",
+    "IPI4": "Timer broadcast interrupts",
+    "IPI5": "IRQ work interrupts",
+    "SIPI": ROW,
+}
+
+
 def rows(cpus: tuple[int, ...], **counts: tuple[int, ...]) -> str:
     """/proc/interrupts or /proc/softirqs of these CPUs."""
     header = " ".join(f"CPU{cpu}" for cpu in cpus)
-    lines = (f"{name.lstrip('_')}: {' '.join(map(str, one))}  x 1 y\n" for name, one in counts.items())
+    lines = (
+        f"{name.lstrip('_')}: {' '.join(map(str, one))}  {IPIS.get(name, 'x 1 y')}\n"
+        for name, one in counts.items()
+    )
     return f"      {header}\n{''.join(lines)}Err: 0\n"
 
 
@@ -213,7 +228,7 @@ def test_rows_of_ipis_that_are_not_shown_are_not_known() -> None:
     for before, after in ((GUEST[INTERRUPTS], cut), (cut, GUEST[INTERRUPTS]), (cut, cut)):
         cpu = guest({INTERRUPTS: after}, {INTERRUPTS: before}).cpus[0]
         assert cpu.ipis["reschedule"] == 0
-        assert "row IPI4" in why(cpu.ipis["timer broadcast"])
+        assert "row Timer broadcast interrupts" in why(cpu.ipis["timer broadcast"])
         assert isinstance(taken(cpu), Unknown)
 
 
@@ -254,7 +269,7 @@ def test_counters_that_went_backwards_are_no_rates() -> None:
     assert "idle time of CPU 0 went backwards" in why(one.steal)
     assert "busy time of CPU 1 went backwards" in why(other.busy)
     assert "row 10 of /proc/interrupts went backwards" in why(one.interrupts)
-    assert "row IPI0" in why(one.ipis["reschedule"])
+    assert "row Rescheduling interrupts" in why(one.ipis["reschedule"])
     assert other.ipis["reschedule"] == 10
     assert "row RCU of /proc/softirqs went backwards" in why(one.softirqs)
     assert "ctxt in /proc/stat went backwards" in why(found.context_switches)
@@ -317,15 +332,14 @@ def test_vm_at_work() -> None:
         }
     )
     db, other = found.vms
-    assert (db.now.name, exits(db) / SECONDS, exits_of(db)) == ("db", 300, {0: 3000, 1: 0})
+    assert (db.now.name, exits(db, SECONDS), exits_of(db, SECONDS)) == ("db", 300, {0: 300, 1: 0})
     busy, idle = db.vcpus
     assert (busy.ran, busy.waited, busy.sleeps) == (0.5, 0.2, 50)
     # Its CPU was busy for 0.6 of the time.
     assert busy.beside == pytest.approx(0.1)
     assert (idle.ran, idle.waited, idle.sleeps) == (0, 0, 0)
-    # One that may run on several CPUs has nothing beside it, and neither has one whose CPU is not seen.
-    assert idle.now.pinned_to == 3
-    assert "CPU 3: /proc/stat does not show it" in why(idle.beside or 0)
+    # One that may run on several CPUs has nothing beside it; of one whose CPU is not seen it is not known.
+    assert (idle.now.pinned_to, idle.beside) == (3, Unknown("CPU 3: /proc/stat does not show it"))
     assert (other.vcpus[0].now.pinned_to, other.vcpus[0].beside) == (None, None)
 
 
@@ -366,15 +380,17 @@ def test_vm_that_came_meanwhile() -> None:
     """It is told where its vCPUs may run; what it counts is of no known time."""
     db, other = host({}, NO_DB).vms
     assert [vcpu.now.pinned_to for vcpu in db.vcpus] == [2, 3]
-    assert (exits(db), exits_of(db)) == (0, {0: 0, 1: 0})
-    assert [(vcpu.ran, vcpu.waited, vcpu.sleeps) for vcpu in db.vcpus] == [(0, 0, 0)] * 2
+    assert exits(db, SECONDS) == Unknown("the VM came meanwhile")
+    came = Unknown("its thread came meanwhile")
+    assert exits_of(db, SECONDS) == {0: came, 1: came}
+    assert [(vcpu.ran, vcpu.waited, vcpu.sleeps) for vcpu in db.vcpus] == [(came, came, came)] * 2
     assert other.now.folder == "1300-9"
 
 
 def test_vcpu_whose_thread_came_meanwhile_has_no_exits_of_a_known_time() -> None:
     before = dict.fromkeys(path for path in HOST if path.startswith("/proc/1200/task/1203/"))
     db, _ = host(vm("1200-13", wfi=(3000, 50)), before).vms
-    assert exits_of(db) == {0: 0, 1: 0}
+    assert exits_of(db, SECONDS) == {0: Unknown("its thread came meanwhile"), 1: 0}
 
 
 def test_vm_that_went_meanwhile() -> None:
@@ -384,16 +400,26 @@ def test_vm_that_went_meanwhile() -> None:
 def test_vcpu_that_came_meanwhile() -> None:
     found = host(thread(1200, 1205, "CPU 2/KVM", "1", ran=10**12))
     (*_, new) = found.vms[0].vcpus
-    assert (new.now.vcpu, new.ran, new.sleeps) == (2, 0, 0)
+    came = Unknown("its thread came meanwhile")
+    assert (new.now.vcpu, new.ran, new.sleeps) == (2, came, came)
 
 
-@pytest.mark.parametrize(
-    "later", [vm("1200-13", wfi=(10, 10)), {**vm("1200-13"), f"{KVM}/1200-13/exits": None}]
-)
-def test_counters_of_a_vm_that_went_backwards_are_no_rates(later: Changes) -> None:
+def test_counters_of_a_vm_that_went_backwards_are_not_known() -> None:
+    later = vm("1200-13", wfi=(10, 10))
     found = host({**later, **thread(1200, 1203, "CPU 0/KVM", "2", ran=0, waited=0)}).vms[0]
-    assert (exits(found), exits_of(found)) == (0, {0: 0, 1: 0})
-    assert [(one.ran, one.waited) for one in found.vcpus] == [(0, 0), (0, 0)]
+    back = Unknown("its count of WFx exits went backwards")
+    assert (exits(found, SECONDS), exits_of(found, SECONDS)) == (back, {0: back, 1: back})
+    (vcpu, _) = found.vcpus
+    assert vcpu.ran == Unknown("its thread's time went backwards")
+    assert vcpu.waited == Unknown("its thread's time of waiting went backwards")
+    assert vcpu.beside == vcpu.ran
+
+
+@pytest.mark.parametrize("file", ["wfi_exit_stat", "wfe_exit_stat"])
+@pytest.mark.parametrize("text", [None, "", "x\n"])
+def test_exits_of_a_vm_that_are_not_all_counted_are_not_known(file: str, text: str | None) -> None:
+    for before, after in (({f"{KVM}/1200-13/{file}": text}, {}), ({}, {f"{KVM}/1200-13/{file}": text})):
+        assert isinstance(exits(host(after, before).vms[0], SECONDS), Unknown)
 
 
 def test_thread_whose_times_are_gone_has_no_rates() -> None:
@@ -401,7 +427,9 @@ def test_thread_whose_times_are_gone_has_no_rates() -> None:
         {"/proc/1200/task/1203/schedstat": None, "/proc/1200/task/1203/status": "Cpus_allowed_list:\t2\n"}
     )
     (vcpu, _) = found.vms[0].vcpus
-    assert (vcpu.ran, vcpu.waited, vcpu.sleeps) == (0, 0, 0)
+    gone = Unknown("there is no schedstat of its thread")
+    assert (vcpu.ran, vcpu.waited, vcpu.beside) == (gone, gone, gone)
+    assert vcpu.sleeps == Unknown("its thread's count of sleeps is missing")
 
 
 @pytest.mark.parametrize("when", ["before", "after", "always"])
@@ -410,8 +438,8 @@ def test_exits_that_are_counted_for_the_whole_vm_only(when: str) -> None:
     with_: Changes = {}
     before, after = (without if when in (one, "always") else with_ for one in ("before", "after"))
     found = host({**after, f"{KVM}/1200-13/wfi_exit_stat": "2050\n"}, before).vms[0]
-    assert exits_of(found) == {}
-    assert exits(found) / SECONDS == 100
+    assert exits_of(found, SECONDS) == {}
+    assert exits(found, SECONDS) == 100
 
 
 # Anything
@@ -438,6 +466,10 @@ def test_any_texts(
         for figure in (one.rpcs, one.rtt_ms, one.over_rdma):
             assert isinstance(figure, Unknown) or figure >= 0
     for machine in found.vms:
-        assert min(exits(machine), *exits_of(machine).values(), 0) >= 0
+        for figure in (exits(machine, SECONDS), *exits_of(machine, SECONDS).values()):
+            assert (known(figure) or 0) >= 0
+        for figure in waits(machine, SECONDS, 100, exits_of(machine, SECONDS)).values():
+            assert (known(figure) or 0) >= 0
         for vcpu in machine.vcpus:
-            assert min(vcpu.ran, vcpu.waited, vcpu.sleeps, known(vcpu.beside or 0) or 0) >= 0
+            for share in (vcpu.ran, vcpu.waited, vcpu.sleeps, vcpu.beside or 0):
+                assert (known(share) or 0) >= 0

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.observe.procfs import (
+    IPI_ROWS,
     CpuTimes,
     interrupt_cpus,
     parse_counts,
@@ -45,7 +46,7 @@ counts = st.integers(0, 2**64 - 1)
 
 def test_interrupts_by_row_and_cpu() -> None:
     rows = parse_interrupts(INTERRUPTS)
-    assert rows["IPI0"] == (60, 78)
+    assert rows["Rescheduling interrupts"] == (60, 78)
     assert rows["SIPI"] == (0, 500)
     assert rows["46"] == (1041, 0)
     assert "Err" not in rows  # one count for all CPUs
@@ -53,7 +54,40 @@ def test_interrupts_by_row_and_cpu() -> None:
 
 def test_interrupts_of_one_cpu() -> None:
     text = "           CPU0\nIPI0:         5       Rescheduling interrupts\nErr:          2\n"
-    assert parse_interrupts(text) == {"IPI0": (5,), "Err": (2,)}
+    assert parse_interrupts(text) == {"Rescheduling interrupts": (5,), "Err": (2,)}
+
+
+# The IPIs of kernels, each in its order (arch/arm64/kernel/smp.c).
+IPIS = {
+    "6.1": [
+        *("Rescheduling interrupts", "Function call interrupts", "CPU stop interrupts"),
+        *("CPU stop (for crash dump) interrupts", "Timer broadcast interrupts", "IRQ work interrupts"),
+        "CPU wake-up interrupts",
+    ],
+    "6.12": [
+        *("Rescheduling interrupts", "Function call interrupts", "CPU stop interrupts", "CPU stop NMIs"),
+        *("Timer broadcast interrupts", "IRQ work interrupts", "CPU backtrace interrupts"),
+        "KGDB roundup interrupts",
+    ],
+    "another": [
+        *("CPU stop interrupts", "IRQ work interrupts", "Function call interrupts"),
+        *("Timer broadcast interrupts", "GICv5 3 Rescheduling interrupts"),
+    ],
+}
+
+
+@pytest.mark.parametrize("kernel", IPIS)
+def test_ipis_by_what_they_are(kernel: str) -> None:
+    lines = (f"IPI{n}:  {n + 10} {n + 20}       {what}\n" for n, what in enumerate(IPIS[kernel]))
+    rows = parse_interrupts(f"     CPU0  CPU1\n{''.join(lines)}Err: 0\n")
+    for row in IPI_ROWS:
+        (number,) = (n for n, what in enumerate(IPIS[kernel]) if what.endswith(row))
+        assert rows[row] == (number + 10, number + 20)
+
+
+def test_device_is_never_an_ipi() -> None:
+    text = "     CPU0\n 13:    1  GICv3 33 Level  Rescheduling interrupts\n"
+    assert parse_interrupts(text) == {"13": (1,)}
 
 
 def test_interrupts_with_numbers_in_the_description() -> None:
@@ -65,7 +99,7 @@ def test_interrupts_with_numbers_in_the_description() -> None:
 def interrupt_tables(draw: st.DrawFn) -> tuple[str, dict[str, tuple[int, ...]]]:
     """A file with the kernel's widths, and what is in it."""
     cpus = draw(st.integers(1, 9))
-    names = st.from_regex(r"[A-Z]{3}[0-9]?|[0-9]{1,3}", fullmatch=True)
+    names = st.from_regex(r"[A-HJ-Z][A-Z]{2}[0-9]?|[0-9]{1,3}", fullmatch=True)
     counts = st.tuples(*[st.integers(0, 2**32 - 1)] * cpus)
     rows = draw(st.dictionaries(names, counts))
     words = st.lists(st.from_regex(r"[A-Za-z0-9:-]{1,12}", fullmatch=True), max_size=4)

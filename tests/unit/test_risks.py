@@ -29,6 +29,7 @@ WINDOW = "/sys/module/ib_core_cq_poll/parameters/idle_us"
 WFX = "/sys/kernel/cvm_wfx_trap_config"
 GUARD = "/sys/module/kvm/parameters/wfx_guard"
 MOUNTS = "/proc/mounts"
+STAT = "/proc/stat"
 UPTIME = "/proc/uptime"
 Changes = Mapping[str, str | None]
 
@@ -38,6 +39,7 @@ VENDOR: Mapping[str, str] = {
         path: GUEST[path] for path in ("/proc/stat", "/proc/interrupts", f"{CPUS}/online", f"{CPUS}/possible")
     },
     "/proc/cmdline": "virtcca_cvm_guest=1\n",
+    "/sys/class/misc/tsi/dev": "10:123\n",
     IPI: "0\n",
     CQ_POLL: "Current polling thread is down\n",
 }
@@ -425,7 +427,10 @@ def test_host_without_vms_does_not_tell() -> None:
 
 
 def test_machine_that_is_neither_does_not_tell() -> None:
-    seen = changed(GUEST, {"/proc/device-tree/compatible": None})
+    seen = changed(
+        GUEST, {"/proc/device-tree/compatible": None, f"{CPUS}/hotplug/states": None, STAT: stat(0)}
+    )
+    assert place(seen).role == "machine"
     assert own_cpus(seen, place(seen)) is None
 
 

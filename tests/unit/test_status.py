@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmtune.core.figure import Unknown
+from cvmtune.core.figure import Unknown, known
 from cvmtune.features.feature import FeatureStatus as Feature
 from cvmtune.observe.capture import KVM, Capture
 from cvmtune.observe.captured import CapturedSystem
@@ -70,33 +70,60 @@ def test_ipi_of_a_vendors_kernel() -> None:
     seen = Capture({IPI: "0000000f\n", "/proc/interrupts": GUEST["/proc/interrupts"].replace("SIPI", "XXXX")})
     found = of(seen, "ipi")
     assert (found.status, found.settings) == ("on", {"ipi": "f"})
-    assert found.did == "0 IPIs softly, 2888 by hardware"
-    assert found.statistics == {"soft_ipis": 0, "hardware_ipis": 2888}
+    missing = Unknown("/proc/interrupts has no row SIPI")
+    assert found.did == f"IPIs softly {missing}, 2888 by hardware"
+    assert found.statistics == {"soft_ipis": missing, "hardware_ipis": 2888}
 
 
 @pytest.mark.parametrize(
     "text",
     [
         *("", "\n", "cpu\n0\n1\n", "-\n"),
-        "cpu sent reschedule call_function timer irq_work polls poll_ns fallbacks limit_ns\n",
         "cpu sent reschedule call_function timer irq_work polls poll_ns fallbacks limit_ns\n0 1 2\n1 x\n",
     ],
 )
 def test_ipi_whose_statistics_tell_nothing(text: str) -> None:
     found = guest("ipi", {SOFT_STATS: text, IPI: "1\n"})
     assert found.status == "on"
-    assert found.did == "500 IPIs softly, 2888 by hardware, polled 0.0 s"
+    assert found.did.startswith("500 IPIs softly, 2888 by hardware, polling cannot be told: ")
+    assert isinstance(found.statistics["polled_s"], Unknown)
+    assert isinstance(found.statistics["reschedule"], Unknown)
 
 
 def test_ipi_whose_statistics_have_other_columns() -> None:
     text = "new poll_ns cpu reschedule\n- 1000000000 0 7\n- 1500000000 1 8\n"
     found = guest("ipi", {SOFT_STATS: text}).statistics
-    assert (found["polled_s"], found["reschedule"], found["timer"]) == (2.5, 15, 0)
+    assert (found["polled_s"], found["reschedule"]) == (2.5, 15)
+    assert found["timer"] == Unknown(f"{SOFT_STATS} has no timer")
 
 
-def test_ipi_with_interrupts_that_have_no_header() -> None:
-    rows = GUEST["/proc/interrupts"].partition("\n")[2]
-    assert guest("ipi", {"/proc/interrupts": rows}).did.startswith("0 IPIs softly, 0 by hardware")
+def test_ipi_whose_statistics_cannot_be_read() -> None:
+    files = {path: text for path, text in GUEST.items() if path != SOFT_STATS}
+    for path in (SOFT_STATS, "/sys/kernel/debug"):
+        found = of(Capture(files, {path: errno.EACCES}), "ipi").statistics
+        assert found["polled_s"] == Unknown(f"{SOFT_STATS} cannot be read: Permission denied")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        GUEST["/proc/interrupts"].partition("\n")[2],
+        GUEST["/proc/interrupts"].replace("IRQ work", "other"),
+    ],
+)
+def test_ipi_with_interrupts_that_do_not_tell(text: str | None) -> None:
+    found = guest("ipi", {"/proc/interrupts": text})
+    assert isinstance(found.statistics["hardware_ipis"], Unknown)
+    assert "by hardware cannot be told: /proc/interrupts" in found.did
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_ipi_with_interrupts_that_cannot_be_read(number: int) -> None:
+    files = {path: text for path, text in GUEST.items() if path != "/proc/interrupts"}
+    found = of(Capture(files, {"/proc/interrupts": number}), "ipi")
+    assert "by hardware cannot be told: /proc/interrupts cannot be read" in found.did
 
 
 # 2: the virtual timer
@@ -132,7 +159,43 @@ def test_vtimer_that_is_masked_nowhere_is_off() -> None:
 )
 def test_vtimer_whose_statistics_tell_nothing(text: str | None) -> None:
     files = {f"{KVM}/{folder}/vtimer_stats": text for folder in ("1200-13", "1300-9")}
-    assert host("vtimer", files).did.endswith("; 0 timer exits, 0 redundant")
+    found = host("vtimer", files)
+    assert "; timer exits cannot be told: " in found.did
+    assert all(isinstance(figure, Unknown) for figure in found.statistics.values())
+
+
+@pytest.mark.parametrize("name", ["vtimer_stats", "vtimer_mode"])
+def test_vtimer_of_a_vm_that_cannot_be_read(name: str) -> None:
+    """What is known of the others is no part of a sum that is not known."""
+    path = f"{KVM}/1300-9/{name}"
+    found = of(replace(changed(HOST, {path: None}), unreadable={path: errno.EPERM}), "vtimer")
+    assert (found.status, found.statistics["timer_exits"]) == (
+        "on",
+        Unknown("vtimer_stats cannot be read: kernel lockdown") if name == "vtimer_stats" else 120,
+    )
+    assert ("VM of process 1300: cannot be read" in found.did) == (name == "vtimer_mode")
+
+
+def test_vtimer_of_vms_that_cannot_be_read_is_unknown() -> None:
+    paths = [path for path in HOST if path.startswith(KVM)]
+    seen = replace(changed(HOST, dict.fromkeys(paths)), unreadable=dict.fromkeys(paths, errno.EPERM))
+    found = of(seen, "vtimer")
+    wanted = "VMs cannot be read: kernel lockdown (db, of process 1300)"
+    assert (found.status, found.problem) == ("unknown", wanted)
+    wfx = of(seen, "wfx")
+    assert wfx.did == f"2 VMs, {wanted}"
+    assert wfx.statistics["vms"] == 2
+    assert all(isinstance(figure, Unknown) for name, figure in wfx.statistics.items() if name != "vms")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOENT])
+def test_vms_without_debugfs_are_unknown(number: int) -> None:
+    files = {path: text for path, text in HOST.items() if not path.startswith(KVM)}
+    seen = Capture(files, {"/sys/kernel/debug": number})
+    assert of(seen, "vtimer").status == "unknown"
+    wfx = of(seen, "wfx")
+    assert "VMs cannot be seen without debugfs" in wfx.did
+    assert all(isinstance(figure, Unknown) for figure in wfx.statistics.values())
 
 
 # 3: polled completion queues
@@ -169,11 +232,10 @@ def test_cq_poll_that_is_not_loaded() -> None:
 )
 def test_cq_poll_whose_queues_do_not_tell(text: str | None) -> None:
     found = guest("cq-poll", {CQS: text, CQ_TOTALS: "x\n"})
-    assert isinstance(found.statistics["polled_queues"], Unknown)
-    assert CQS in found.statistics["polled_queues"].why
-    assert isinstance(found.statistics["completions"], Unknown)
-    assert "0 of 0" not in found.did
+    for name in ("polled_queues", "completions"):
+        assert isinstance(found.statistics[name], Unknown)
     assert "0 completions" not in found.did
+    assert ("completions found cannot be told" in found.did) == (text is not None)
 
 
 def test_cq_poll_without_queues() -> None:
@@ -183,7 +245,7 @@ def test_cq_poll_without_queues() -> None:
 
 def test_cq_poll_whose_queues_have_other_columns() -> None:
     found = guest("cq-poll", {CQS: "new polled cq device\n- 1 2 rxe0\n- 0 3 rxe0\n"})
-    assert found.did.startswith("1 of 2 queues polled, ? completions found")
+    assert found.did.startswith("1 of 2 queues polled, completions found cannot be told")
 
 
 # 4: WFx traps
@@ -222,7 +284,7 @@ def test_wfx_of_a_host_without_it() -> None:
         (None, "2 VMs"),
         ("", "2 VMs"),
         ("vcpu entries untrapped\n0 5\n", "2 VMs"),
-        ("vcpu named\n0 1\n", "2 VMs, 0 of 0 entries untrapped"),
+        ("vcpu named\n0 1\n", "2 VMs"),
     ],
 )
 def test_wfx_whose_statistics_tell_nothing(text: str | None, did: str) -> None:
@@ -231,7 +293,9 @@ def test_wfx_whose_statistics_tell_nothing(text: str | None, did: str) -> None:
     }
     found = host("wfx", files)
     assert found.did == did
-    assert (found.statistics["entries"], found.statistics["vms"]) == (0, 2)
+    assert isinstance(found.statistics["untrapped"], Unknown)
+    # What KVM itself counts is known.
+    assert (found.statistics["wfi_exits"], found.statistics["vms"]) == (1120, 2)
 
 
 @pytest.mark.parametrize("text", ["", "x\n", "0x3\n", "g,0\n"])
@@ -332,6 +396,6 @@ def test_any_texts(files: Mapping[str, str], changes: dict[str, str | None]) -> 
     for one in features(seen, place(seen)):
         assert one.status in ("on", "off", "absent", "elsewhere", "unknown")
         assert (one.status in ("on", "off")) == (not one.problem)
-        assert all(isinstance(value, Unknown) or value >= 0 for value in one.statistics.values())
+        assert all((known(value) or 0) >= 0 for value in one.statistics.values())
         assert all(shown(name, value) for name, value in one.settings.items())
     assert present(seen) <= {"ipi", "ipi-poll-us", "cq-poll", "cq-idle-us", "wfx-guard", "wfx"}

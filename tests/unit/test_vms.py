@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import errno
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmtune.core.cpumask import CpuMask
+from cvmtune.core.figure import Unknown, known
 from cvmtune.features.wfx.vms import by_vcpu, own_mask, rows
 from cvmtune.observe.capture import KVM, Capture
-from cvmtune.observe.vms import Vcpu, Vm, unowned, vms
+from cvmtune.observe.vms import Vcpu, Vm, doubt, unowned, unread, unseen, untold, vms
 from tests.fakes.capture import HOST, changed, thread, vm
 
 FOLDER = f"{KVM}/1200-13"
@@ -35,8 +37,8 @@ def test_vms_of_a_host() -> None:
     assert (other.folder, other.name) == ("1300-9", "of process 1300")
     assert own_mask(db) is None
     assert db.files["vtimer_mode"] == "masked\n"
-    assert db.number("exits") == 5000
-    assert db.number("wfi_exit_stat") + db.number("wfe_exit_stat") == 1000 + 500 + 50 + 25
+    assert db.figure("exits") == 5000
+    assert [db.figure(file) for file in ("wfi_exit_stat", "wfe_exit_stat")] == [1000 + 50, 500 + 25]
     assert [row["untrapped"] for row in rows(db)] == [30, 30]
 
 
@@ -55,12 +57,20 @@ def test_no_vms() -> None:
 
 def test_vm_of_a_kernel_without_the_features() -> None:
     seen = Capture({f"{FOLDER}/exits": "7\n", f"{FOLDER}/wfi_exit_stat": "5\n"})
-    assert vms(seen) == [Vm("1200-13", "of process 1200", [], {"exits": "7\n", "wfi_exit_stat": "5\n"})]
+    (found,) = vms(seen)
+    assert (found.folder, found.name, found.vcpus) == ("1200-13", "of process 1200", [])
+    assert found.files == {"exits": "7\n", "wfi_exit_stat": "5\n"}
+    assert (found.unreadable, found.hidden) == ({}, "")
+    assert untold([found]).endswith("by their names (start QEMU with debug-threads=on)")
 
 
 @pytest.mark.parametrize(
     ("name", "vcpu"),
-    [("CPU 7/KVM", 7), ("fc_vcpu 0", 0), ("vcpu12", 12), ("kvm-vcpu-3", 3), ("CPU 511/KVM", 511)],
+    [
+        *(("CPU 7/KVM", 7), ("fc_vcpu 0", 0), ("vcpu12", 12), ("kvm-vcpu-3", 3), ("CPU 511/KVM", 511)),
+        *(("crosvm_vcpu0", 0), ("crosvm_vcpu511", 511), ("fc_vcpu3", 3), ("db_vcpu5", 5), ("vcpu-6", 6)),
+        *(("vcpu_8", 8), ("vcpu 9", 9), ("my-vm_vcpu1", 1), ("vmx-vcpu-2", 2), ("a.b-vcpu13", 13)),
+    ],
 )
 def test_vcpus_of_any_vmm(name: str, vcpu: int) -> None:
     (found,) = vms(Capture({f"{FOLDER}/exits": "7\n", **thread(1200, 1201, name, "0-1")}))
@@ -123,7 +133,7 @@ def test_thread_without_a_group_is_not_partitioned(text: str) -> None:
     assert not vcpu.partitioned
 
 
-def host_of(*allowed: tuple[int, int, str]) -> list[Vm]:
+def host_of(*allowed: tuple[int, int, str]) -> Sequence[Vm]:
     """The VMs of vCPUs each given as VMM, id and the CPUs that it may run on."""
     files: dict[str, str] = {}
     for vmm, vcpu, cpus in allowed:
@@ -224,8 +234,17 @@ def test_mask_of_its_own(text: str, mask: CpuMask | None) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "\n", "none\n", "0x3\n", "3 4\n", f"{'f' * 9}\n", "1," * 999])
-def test_mask_that_does_not_parse_is_none(text: str) -> None:
-    assert own_mask(only({f"{FOLDER}/wfx_trap_config": text})) is None
+def test_mask_that_does_not_parse_is_not_the_systems(text: str) -> None:
+    assert isinstance(own_mask(only({f"{FOLDER}/wfx_trap_config": text})), Unknown)
+
+
+def test_mask_that_cannot_be_read_is_not_the_systems() -> None:
+    found, _ = vms(refused(HOST, {f"{FOLDER}/wfx_trap_config": errno.EPERM}))
+    assert own_mask(found) == Unknown("wfx_trap_config cannot be read: kernel lockdown")
+
+
+def test_kernel_without_masks_of_vms_has_the_systems() -> None:
+    assert own_mask(only({f"{FOLDER}/wfx_trap_config": None})) is None
 
 
 def test_statistics_with_more_columns() -> None:
@@ -248,6 +267,12 @@ def test_statistics_with_a_line_cut_short() -> None:
     assert by_vcpu(only({f"{FOLDER}/wfx_trap_stats": text})) == {1: 13}
 
 
+@pytest.mark.parametrize("number", ["9" * 400, "9" * 5000, "\N{ARABIC-INDIC DIGIT TWO}"])
+def test_statistics_that_no_kernel_counts(number: str) -> None:
+    text = f"vcpu wfi_exits wfe_exits\n0 {number} 7\n1 6 7\n"
+    assert by_vcpu(only({f"{FOLDER}/wfx_trap_stats": text})) == {1: 13}
+
+
 def test_status_with_odd_lines() -> None:
     text = "\nodd\nName:\tx:y: z\n:\nCpus_allowed_list:\t1,3\nvoluntary_ctxt_switches:\t8\n"
     vcpu = only({f"{TASK}/status": text}).vcpus[0]
@@ -267,25 +292,125 @@ def test_vcpu_of_which_nothing_tells_where_it_runs_is_left_out(status: str | Non
 @pytest.mark.parametrize(
     ("text", "ran", "waited"),
     [
-        (None, 0, 0),
-        ("", 0, 0),
-        ("5\n", 5, 0),
+        (None, None, None),
+        ("", None, None),
+        ("5\n", 5, None),
         ("5 6", 5, 6),
         ("5 6 7 8\n", 5, 6),
-        ("x 6 7\n", 0, 6),
-        ("-5 6 7", 0, 6),
+        ("x 6 7\n", None, 6),
+        ("-5 6 7", None, 6),
     ],
 )
-def test_times_of_a_thread(text: str | None, ran: int, waited: int) -> None:
+def test_times_of_a_thread(text: str | None, ran: int | None, waited: int | None) -> None:
     vcpu = only({f"{TASK}/schedstat": text}).vcpus[0]
-    assert (vcpu.ran_ns, vcpu.waited_ns) == (ran, waited)
+    assert (known(vcpu.ran_ns), known(vcpu.waited_ns)) == (ran, waited)
 
 
-@pytest.mark.parametrize("text", [None, "", "x\n", "-1\n"])
-def test_counter_that_is_none(text: str | None) -> None:
+@pytest.mark.parametrize("text", [None, "", "x\n", "-1\n", "9" * 400, "9" * 5000])
+def test_counter_that_is_none_is_not_known(text: str | None) -> None:
     found = only({f"{FOLDER}/{name}": text for name in ("exits", "wfi_exit_stat")})
-    assert [found.number(name) for name in ("exits", "wfi_exit_stat")] == [0, 0]
-    assert found.number("wfe_exit_stat") == 525
+    assert [known(found.figure(name)) for name in ("exits", "wfi_exit_stat")] == [None, None]
+    assert found.figure("wfe_exit_stat") == 525
+
+
+# What cannot be read
+
+
+def refused(files: Mapping[str, str], paths: Mapping[str, int]) -> Capture:
+    """A capture of which these files, or those below these folders, could not be read."""
+    below = {
+        path: number
+        for path in files
+        for start, number in paths.items()
+        if path == start or path.startswith(f"{start}/")
+    }
+    left = {path: text for path, text in files.items() if path not in below}
+    return Capture(left, {**below, **{path: number for path, number in paths.items() if path not in files}})
+
+
+def test_vms_whose_files_cannot_be_read_are_there() -> None:
+    """As under kernel lockdown: folders are listed, and files give EPERM."""
+    machines = vms(refused(HOST, {f"{KVM}/1200-13": errno.EPERM, f"{KVM}/1300-9": errno.EPERM}))
+    assert [vm.name for vm in machines] == ["db", "of process 1300"]
+    assert unread(machines) == "VMs cannot be read: kernel lockdown (db, of process 1300)"
+    assert machines[0].figure("wfi_exit_stat") == Unknown("wfi_exit_stat cannot be read: kernel lockdown")
+    # Where they run is known from elsewhere.
+    assert [vcpu.pinned_to for vcpu in machines[0].vcpus] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("number", "lockdown", "why"),
+    [
+        (errno.EPERM, None, "kernel lockdown"),
+        (errno.EPERM, "none [integrity] confidentiality\n", "kernel lockdown"),
+        (errno.EPERM, "[none] integrity confidentiality\n", "Operation not permitted"),
+        (errno.EACCES, None, "Permission denied"),
+        (errno.EIO, None, "Input/output error"),
+    ],
+)
+def test_why_a_vm_cannot_be_read(number: int, lockdown: str | None, why: str) -> None:
+    files = {**HOST, **({"/sys/kernel/security/lockdown": lockdown} if lockdown else {})}
+    machines = vms(refused(files, {f"{FOLDER}/wfi_exit_stat": number}))
+    assert unread(machines) == f"VMs cannot be read: {why} (db)"
+
+
+@pytest.mark.parametrize(
+    ("paths", "why"),
+    [
+        ({"/proc/1200/task": errno.EACCES}, "/proc hides processes"),
+        ({"/proc/1200/task": errno.EPERM}, "/proc hides processes"),
+        ({"/proc/1200/task": errno.ENOENT}, "this /proc lacks their processes (hidepid, or a container's)"),
+        ({f"{TASK}/status": errno.EACCES}, "/proc hides processes"),
+        ({f"{TASK}/comm": errno.EIO}, "Input/output error"),
+    ],
+)
+def test_vcpus_that_are_hidden(paths: Mapping[str, int], why: str) -> None:
+    seen = refused(HOST, paths)
+    machines = vms(seen)
+    assert unread(machines).startswith(f"the vCPUs of VMs cannot be read: {why}")
+    assert unread(machines).endswith("(db)")
+    assert doubt(seen)
+    assert not machines[1].untold
+
+
+def test_names_of_many_vms_are_not_all_told() -> None:
+    files = {path: text for vmm in range(100, 110) for path, text in vm(f"{vmm}-5").items()}
+    found = unread(vms(refused(files, dict.fromkeys(files, errno.EPERM))))
+    assert found.endswith("of process 100, of process 101, of process 102, of process 103 and 6 more)")
+
+
+def test_where_all_is_known_there_is_no_doubt() -> None:
+    assert doubt(Capture(HOST)) == ""
+    assert doubt(Capture(HOST, {f"{KVM}/7-1/exits": errno.EPERM})) != ""
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES])
+def test_without_debugfs_vms_are_not_seen(number: int) -> None:
+    for path in ("/sys/kernel/debug", KVM):
+        assert "run as root" in unseen(Capture({}, {path: number}))
+    assert unseen(Capture({})) == ""
+
+
+# Which threads are vCPUs'
+
+
+def test_process_with_one_name_for_all_threads_tells_no_vcpu() -> None:
+    """QEMU without debug-threads=on."""
+    files = {f"{FOLDER}/exits": "7\n", **thread(1200, 1201, "qemu-system-aar", "0-1")}
+    seen = Capture({path: text for path, text in files.items() if "/task/" not in path})
+    wanted = "cannot be told by their names (start QEMU with debug-threads=on)"
+    assert untold(vms(seen)) == f"the threads of the vCPUs of VM of process 1200 {wanted}"
+
+
+def test_name_that_is_cut_off_may_be_of_another_vcpu() -> None:
+    files = {
+        f"{FOLDER}/exits": "7\n",
+        **thread(1200, 1201, "database_vcpu1", "1"),
+        **thread(1200, 1202, "database1_vcpu1", "2"),
+    }
+    (found,) = vms(Capture(files))
+    assert [vcpu.thread for vcpu in found.vcpus] == [1201]
+    assert found.untold == "by their names, which are cut off"
 
 
 @given(

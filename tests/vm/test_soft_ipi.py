@@ -11,6 +11,7 @@ import pytest
 
 from cvmtune.core.system import System
 from cvmtune.experiments.guest import SGI_ROWS, loaded_module
+from cvmtune.features.soft_ipi.knob import ROW
 from cvmtune.lab.errors import GuestPanicked
 from cvmtune.lab.lab import GUEST_TOOLS
 from cvmtune.lab.machine import Machine
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.on(PLAIN)
 
 ONLINE = "/sys/devices/system/cpu/cpu1/online"
 RUN = "/sys/kernel/debug/cvmtune_ipi/run"
+BACKTRACE = "CPU backtrace interrupts"
 # From one IPI to the next: time for the target to come to rest also where the computer is slow.
 GAP_US = 2000
 
@@ -48,7 +50,7 @@ def measure(system: System, kind: str, n: int) -> None:
 
 def taken(system: System) -> tuple[int, int]:
     """IPIs that CPU 1 has taken by hardware, and softly."""
-    return interrupts(system, *SGI_ROWS, cpu=1), interrupts(system, "SIPI", cpu=1)
+    return interrupts(system, *SGI_ROWS, cpu=1), interrupts(system, ROW, cpu=1)
 
 
 def measured(system: System, kind: str, n: int) -> tuple[int, int]:
@@ -104,7 +106,7 @@ def test_a_call_to_a_polling_cpu_completes_with_no_sgi_at_all(guest: System) -> 
     script = f"""
         import json
         def counts():
-            return sum(taken(row + ":")[1] for row in {SGI_ROWS}), taken("SIPI:")[1]
+            return sum(taken(row)[1] for row in {SGI_ROWS}), taken("{ROW}:")[1]
         batches = []
         while len(batches) < 200 and not (batches and batches[-1][0] == 0 and batches[-1][1] >= {n}):
             before = counts()
@@ -134,13 +136,13 @@ def test_the_row_counts_what_the_statistics_count(guest: System) -> None:
     types = ("reschedule", "call_function", "timer", "irq_work")
     for cpu in (0, 1):
         counted = statistics(guest, cpu)
-        assert sum(counted[name] for name in types) == interrupts(guest, "SIPI", cpu=cpu)
+        assert sum(counted[name] for name in types) == interrupts(guest, ROW, cpu=cpu)
 
 
 def test_backtraces_go_by_hardware(guest: System) -> None:
-    before = interrupts(guest, "IPI6", cpu=0) + interrupts(guest, "IPI6", cpu=1)
+    before = interrupts(guest, BACKTRACE, cpu=0) + interrupts(guest, BACKTRACE, cpu=1)
     guest.run(["sh", "-c", "echo l >/proc/sysrq-trigger"]).check()
-    assert interrupts(guest, "IPI6", cpu=0) + interrupts(guest, "IPI6", cpu=1) > before
+    assert interrupts(guest, BACKTRACE, cpu=0) + interrupts(guest, BACKTRACE, cpu=1) > before
 
 
 # The machine's last test, of this module or another: no other one is to panic.

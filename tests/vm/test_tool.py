@@ -19,6 +19,7 @@ import pytest
 from cvmtune.core.system import System
 from cvmtune.experiments.guest import SGI_ROWS, named_interrupts
 from cvmtune.experiments.host import Host
+from cvmtune.features.soft_ipi.knob import ROW
 from cvmtune.lab.machine import BootOptions, Machine
 from cvmtune.observe.procfs import parse_interrupts, parse_table
 from tests.vm.cq_poll_guest import wait_until
@@ -143,7 +144,7 @@ def traffic(guest: System, host: Host, ipis: int) -> Traffic:
         exits = host.exits()
         rows = parse_interrupts(guest.read_text("/proc/interrupts"))
         hardware = sum(rows[row][cpu] for row in SGI_ROWS for cpu in LOADED)
-        return Traffic(hardware, sum(rows["SIPI"][cpu] for cpu in LOADED), exits)
+        return Traffic(hardware, sum(rows[ROW][cpu] for cpu in LOADED), exits)
 
     before = read()
     wait_until(lambda: read().ipis >= before.ipis + ipis, f"{ipis} IPIs", pause=0.5)

@@ -15,9 +15,9 @@ from cvmtune.commands.wanted import Wanted
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.tuning.applied import Change, load
 from cvmtune.tuning.contract import KnobError
+from cvmtune.tuning.outcome import NotSet
 from cvmtune.tuning.profile import resolve
 from cvmtune.tuning.setting import Facts, is_off
-from cvmtune.tuning.transaction import NotSet
 
 
 @dataclass

@@ -10,8 +10,8 @@ from cvmtune.commands.site import Site
 from cvmtune.core.errors import CvmtuneError
 from cvmtune.tuning.applied import Change
 from cvmtune.tuning.contract import Plan
+from cvmtune.tuning.outcome import Check
 from cvmtune.tuning.profile import resolve, unmet
-from cvmtune.tuning.transaction import Check
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from cvmtune.commands.site import Site
 from cvmtune.core.text import columns
 from cvmtune.features.registry import Registry
-from cvmtune.tuning.transaction import Restored
+from cvmtune.tuning.outcome import Restored
 
 
 def main(site: Site, *, dry_run: bool, as_json: bool) -> int:

@@ -16,6 +16,7 @@ from cvmtune.observe.capture import Capture, reread
 from cvmtune.observe.cpus import own_cpus, stolen
 from cvmtune.observe.platform import Platform
 from cvmtune.observe.timer import INTERRUPTS, Timers, Visitor, Visits, timers
+from cvmtune.observe.vms import doubt
 from cvmtune.tuning.journal import Journal
 from cvmtune.tuning.profile_files import Profiles
 from cvmtune.tuning.setting import Facts
@@ -100,7 +101,9 @@ class Site:
         """Tell what decides which settings fit; without `watch` at once, by what a guest lost since boot."""
         seen, where = self.watch() if watch else self.look()
         present = self.registry.present(seen)
-        why = str(stolen(seen, where)) if where.role == "guest" else ""
+        why = doubt(seen) if where.role == "host" else ""
+        if where.role == "guest":
+            why = str(stolen(seen, where))
         return Facts(where.role, where.online, where.possible, present, own_cpus(seen, where), why)
 
 

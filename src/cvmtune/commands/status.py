@@ -17,7 +17,7 @@ from cvmtune.features.feature import FeatureStatus, Risk
 from cvmtune.features.registry import Registry
 from cvmtune.observe.platform import Platform
 from cvmtune.observe.timer import Timers
-from cvmtune.tuning.transaction import Verification
+from cvmtune.tuning.outcome import Verification
 
 _FLAVOURS = {
     "ours": "with cvmtune's patches",
@@ -30,9 +30,9 @@ def main(site: Site, *, as_json: bool) -> int:
     """Print the state of the system; return 0. A guest is watched for a moment."""
     seen, where, timers = site.watch_timers()
     registry = site.registry
-    known = registry.status(seen, where)
+    features = registry.status(seen, where)
     applied, problem = _applied(site)
-    found = registry.risks(seen, where, known)
+    found = registry.risks(seen, where, features)
     if timers:
         found += risks.timers(timers)
     if problem:
@@ -45,9 +45,9 @@ def main(site: Site, *, as_json: bool) -> int:
     elif applied and not all(check.holds for check in applied.checks):
         found.append(Risk("not all that was applied is in force", "cvmtune verify"))
     if as_json:
-        print(json.dumps(_content(registry, where, timers, known, applied, found), indent=2))
+        print(json.dumps(_content(registry, where, timers, features, applied, found), indent=2))
     else:
-        _print(registry, where, timers, known, applied, found)
+        _print(registry, where, timers, features, applied, found)
     return 0
 
 
@@ -63,7 +63,7 @@ def _content(
     registry: Registry,
     where: Platform,
     timers: Timers | None,
-    known: list[FeatureStatus],
+    features: list[FeatureStatus],
     applied: Verification | None,
     found: list[Risk],
 ) -> dict[str, object]:
@@ -76,7 +76,7 @@ def _content(
         "kernel": {"release": where.release, "flavour": where.flavour},
         "cpus": {"online": where.online.to_list(), "possible": where.possible.to_list()},
         "timer": _timer(timers) if timers else None,
-        "features": [_feature(registry, one) for one in known],
+        "features": [_feature(registry, one) for one in features],
         "applied": asdict(applied) if applied and applied.applied else None,
         "risks": [asdict(risk) for risk in found],
     }
@@ -90,10 +90,13 @@ def _timer(timers: Timers) -> dict[str, object]:
 def _feature(registry: Registry, one: FeatureStatus) -> dict[str, object]:
     """A feature; a figure that is not known is null, and `unknown` says why."""
     return {
-        **{name: value for name, value in vars(one).items() if name not in ("settings", "statistics")},
+        "name": one.name,
+        "status": one.status,
         "settings": _texts(registry, one),
-        "statistics": {name: known(value) for name, value in one.statistics.items()},
+        "did": one.did,
+        "statistics": {name: known(figure) for name, figure in one.statistics.items()},
         "unknown": reasons(one.statistics),
+        "problem": one.problem,
     }
 
 
@@ -101,7 +104,7 @@ def _print(
     registry: Registry,
     where: Platform,
     timers: Timers | None,
-    known: list[FeatureStatus],
+    features: list[FeatureStatus],
     applied: Verification | None,
     found: list[Risk],
 ) -> None:
@@ -114,7 +117,7 @@ def _print(
     ]
     print(columns(rows), end="\n")
     table = [("FEATURE", "STATE", "SETTINGS", "SINCE BOOT")]
-    for feature in known:
+    for feature in features:
         settings = ", ".join(
             registry.shown(name, text) if name == feature.name else f"{name} {text}"
             for name, text in _texts(registry, feature).items()
@@ -131,13 +134,21 @@ def _texts(registry: Registry, feature: FeatureStatus) -> dict[str, str]:
 
 
 def _role(where: Platform) -> str:
+    claimed = (
+        f"started as one ({where.claim}), but the monitor does not answer: not confidential"
+        if where.claim
+        else ""
+    )
     if where.role == "machine":
-        return "a machine without KVM, or whose KVM is not in use"
+        role = "a machine without KVM, or whose KVM is not in use"
+        return f"{role}; an image of a confidential guest, {claimed}" if claimed else role
     if where.role == "host":
         kind = f"behind {where.monitor}" if where.confidential else "without a monitor for confidential VMs"
         return f"host, {kind}"
     if where.confidential:
         return f"guest, confidential: behind {where.monitor}"
+    if claimed:
+        return f"guest, of a confidential guest's image: {claimed}"
     return "guest; not confidential, or behind a monitor that does not show itself, as pKVM"
 
 

@@ -19,7 +19,7 @@ from cvmtune.commands.apply import INCOMPLETE
 from cvmtune.commands.site import Site
 from cvmtune.commands.wanted import Unmet
 from cvmtune.core.errors import CvmtuneError, UsageError
-from cvmtune.tuning.transaction import PartlyApplied
+from cvmtune.tuning.outcome import PartlyApplied
 
 UNIT = "cvmtune.service"
 MADE_BY = "# Made by cvmtune persist; cvmtune unpersist removes it."

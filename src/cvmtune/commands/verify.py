@@ -11,7 +11,7 @@ from cvmtune.commands.persisted import Persisted, look
 from cvmtune.commands.site import Site
 from cvmtune.core.text import columns
 from cvmtune.features.registry import Registry
-from cvmtune.tuning.transaction import Check, Verification
+from cvmtune.tuning.outcome import Check, Verification
 
 
 def main(site: Site, *, as_json: bool) -> int:

@@ -33,7 +33,8 @@ def named_interrupts(text: str, name: str) -> tuple[int, ...]:
     rows = [line for line in text.splitlines() if line.endswith(f" {name}")]
     if len(rows) != 1:
         raise CvmtuneError(f"/proc/interrupts has {len(rows)} lines for {name!r}, not 1")
-    return parse_interrupts("\n".join((text.splitlines()[0], rows[0])))[rows[0].partition(":")[0].strip()]
+    (counts,) = parse_interrupts("\n".join((text.splitlines()[0], rows[0]))).values()
+    return counts
 
 
 def timer_interrupts(guest: System) -> tuple[int, ...]:

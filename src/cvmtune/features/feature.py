@@ -27,7 +27,8 @@ Status = Literal["on", "off", "absent", "elsewhere", "unknown"]
 class FeatureStatus:
     """A feature on a machine. `settings` are values by setting; `did` is in words, `statistics` the figures.
 
-    "elsewhere": it is not this side's, guest's or host's. "unknown": its control is there and cannot be read.
+    "elsewhere": it is not this side's, guest's or host's. "unknown": its control is there and cannot be read,
+    or what has the control may be there.
     """
 
     name: str

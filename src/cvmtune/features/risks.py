@@ -6,24 +6,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cvmtune.features.feature import FeatureStatus, Risk
-from cvmtune.observe.capture import Capture
+from cvmtune.observe.capture import DEBUG, KVM, Capture
 from cvmtune.observe.container import view
 from cvmtune.observe.timer import Timers
+from cvmtune.observe.vms import unread, unseen, vms
 
 
 def unknown(capture: Capture, known: Sequence[FeatureStatus]) -> Iterator[Risk]:
     """What cannot be seen."""
+    closed = unread(vms(capture))
+    # What is told below, once.
+    told = (closed, unseen(capture))
     for one in known:
-        if one.status == "unknown":
+        if one.status == "unknown" and one.problem not in told:
             yield Risk(f"{one.name}: {one.problem.splitlines()[0]}", "look at the kernel's log")
     if why := view(capture):
         yield Risk(
             f"{why}: CPUs' times, interrupts, mounts and VMs are not all the machine's, or another's",
             "run cvmtune on the machine itself",
         )
-    if "/sys/kernel/debug" in capture.unreadable:
+    if DEBUG in capture.unreadable or KVM in capture.unreadable:
         yield Risk(
             "statistics and VMs are not seen: debugfs cannot be read", "run as root, with debugfs mounted"
+        )
+    if closed:
+        yield Risk(
+            closed,
+            "run as the host's own root, on a kernel that is not locked down",
         )
 
 

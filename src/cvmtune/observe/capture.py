@@ -11,12 +11,16 @@ import errno
 import fnmatch
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, TypeVar
 
 from cvmtune.core.system import Readable
+from cvmtune.observe.vmm import is_cut, vcpu_of
 
-KVM = "/sys/kernel/debug/kvm"
+DEBUG = "/sys/kernel/debug"
+KVM = f"{DEBUG}/kvm"
 # A VM's folder is named after a thread of its VMM and the VM's file there.
 VM_FOLDERS = f"{KVM}/*-*"
 CPUS = "/sys/devices/system/cpu"
@@ -39,9 +43,26 @@ _ALWAYS = (
     "/proc/sys/kernel/random/boot_id",
     "/sys/class/dmi/id/sys_vendor",
     "/sys/class/dmi/id/product_name",
+    "/sys/class/dmi/id/product_family",
+    "/sys/class/dmi/id/product_version",
     "/proc/device-tree/compatible",
+    "/proc/device-tree/hypervisor*/compatible",
+    "/proc/device-tree/fw-cfg*/compatible",
+    "/sys/hypervisor/type",
+    *(
+        f"/sys/bus/acpi/devices/{name}*/hid"
+        for name in ("QEMU", "VMBUS", "MSFT1000", "VMGENCTR", "XEN", "VMW")
+    ),
+    "/sys/class/ptp/*/clock_name",
     "/sys/class/misc/kvm/dev",
+    "/sys/class/misc/tsi/dev",
     "/sys/devices/platform/arm-cca-dev/uevent",
+    "/sys/devices/faux/arm-*-dev/uevent",
+    "/sys/bus/platform/devices/arm-*-dev/uevent",
+    "/sys/bus/platform/drivers/arm*cca*guest/arm-*-dev/uevent",
+    "/sys/bus/auxiliary/devices/arm_cca_guest.*/uevent",
+    "/sys/devices/platform/arm*smccc*/arm_cca_guest.*/uevent",
+    "/sys/kernel/security/lockdown",
     f"{CPUS}/online",
     f"{CPUS}/possible",
     f"{CPUS}/isolated",
@@ -75,12 +96,10 @@ _MOVING = ("/proc/uptime", "/proc/stat", "/proc/interrupts")
 _CPUSETS = (CGROUPS, f"{CGROUPS}/*")
 # The number of each VMM, by its VM's name. The VMs' state files beside them hold passwords.
 _LIBVIRT = "/run/libvirt/qemu/*.pid"
-# How VMMs name the threads of their vCPUs: QEMU (with debug-threads=on, as libvirt has it), Firecracker,
-# Cloud Hypervisor, kvmtool. Arm has 512 ids of vCPUs.
-VCPU_THREAD = re.compile(r"(?:CPU (\d{1,3})/KVM|fc_vcpu (\d{1,3})|vcpu(\d{1,3})|kvm-vcpu-(\d{1,3}))")
 # What a cpuset is that keeps its CPUs to itself (admin-guide/cgroup-v2.rst).
 PARTITIONS = ("root", "isolated")
 _VM_FOLDER = re.compile(r"(\d+)-\d+")
+Made = TypeVar("Made")
 _CGROUP_V2 = re.compile(r"^0::(/.*)$", re.MULTILINE)
 
 
@@ -88,7 +107,8 @@ _CGROUP_V2 = re.compile(r"^0::(/.*)$", re.MULTILINE)
 class Capture:
     """The files of a machine, and those that are there but could not be read, with the error's number.
 
-    `earlier` is the same machine some time before, where it was looked at twice.
+    Of debugfs, and of the threads of a VMM, it is told too if they are not there. `earlier` is the same
+    machine some time before, where it was looked at twice.
     """
 
     files: Mapping[str, str]
@@ -106,6 +126,17 @@ class Capture:
             return f"{path} cannot be read ({os.strerror(number)})"
         return f"{path} does not show it" if self.get(path) else f"{path} is empty or not there"
 
+    def once(self, understand: Callable[[Capture], Made]) -> Made:
+        """What a function makes of this capture. It is called once, whoever asks."""
+        if understand not in self._made:
+            self._made[understand] = understand(self)
+        made: Made = self._made[understand]
+        return made
+
+    @cached_property
+    def _made(self) -> dict[Any, Any]:
+        return {}
+
     def matching(self, pattern: re.Pattern[str]) -> Iterator[tuple[re.Match[str], str]]:
         """The files whose whole path the pattern matches, with their text."""
         for path, text in self.files.items():
@@ -119,12 +150,12 @@ def capture(tree: Readable, patterns: Sequence[str] = (), *, load: bool = True) 
     reader = _Reader(tree)
     for pattern in (*_ALWAYS, *patterns, *_VM, *(_LOAD if load else ())):
         reader.read_matching(pattern)
-    if not reader.names("/sys/kernel/debug"):
+    if not reader.names(DEBUG):
         # Not mounted: to who looks for VMs and statistics that is no better than forbidden.
-        reader.unreadable.setdefault("/sys/kernel/debug", errno.ENOENT)
-    for name in reader.names(KVM):
-        if match := _VM_FOLDER.fullmatch(name):
-            reader.read_vcpus(int(match[1]))
+        reader.unreadable.setdefault(DEBUG, errno.ENOENT)
+    vmms = {int(match[1]): name for name in reader.names(KVM) if (match := _VM_FOLDER.fullmatch(name))}
+    for vmm, folder in vmms.items():
+        reader.read_vcpus(vmm, f"{KVM}/{folder}", load=load)
     reader.read_matching(_LIBVIRT)
     for pattern in _CPUSETS:
         reader.read_partitions(pattern)
@@ -149,6 +180,7 @@ class _Reader:
         self.files: dict[str, str] = {}
         self.unreadable: dict[str, int] = {}
         self._names: dict[str, list[str]] = {}
+        self._absent: set[str] = set()
         self._groups: set[str] = set()
 
     def names(self, directory: str) -> list[str]:
@@ -158,6 +190,8 @@ class _Reader:
                 self._names[directory] = self._tree.list(directory)
             except OSError as error:
                 self._names[directory] = []
+                if isinstance(error, FileNotFoundError):
+                    self._absent.add(directory)
                 self._note(directory, error)
         return self._names[directory]
 
@@ -172,18 +206,33 @@ class _Reader:
         for path in self._expand(pattern):
             self.read(path)
 
-    def read_vcpus(self, vmm: int) -> None:
-        """Read of a VMM what tells where its vCPUs run, and how they got on."""
+    def read_vcpus(self, vmm: int, folder: str, *, load: bool) -> None:
+        """Read of a VMM what tells where the vCPUs of its VM in `folder` may run, and for a load how they got
+        on."""
         tasks = f"/proc/{vmm}/task"
-        for thread in self.names(tasks):
-            name = self.read(f"{tasks}/{thread}/comm")
-            if name is None or not VCPU_THREAD.fullmatch(name.strip()):
-                self.files.pop(f"{tasks}/{thread}/comm", None)
+        threads = self.names(tasks)
+        if tasks in self._absent and self._is_still_there(folder):
+            # To who looks for its vCPUs a process that is hidden is no better than one that is forbidden.
+            self.unreadable[tasks] = errno.ENOENT
+        for thread in threads:
+            path = f"{tasks}/{thread}"
+            name = (self.read(f"{path}/comm") or "").strip()
+            if vcpu_of(name) is None:
+                if not is_cut(name):
+                    self.files.pop(f"{path}/comm", None)
                 continue
-            self.read(f"{tasks}/{thread}/schedstat")
-            self.read(f"{tasks}/{thread}/status")
-            if found := _CGROUP_V2.search(self.read(f"{tasks}/{thread}/cgroup") or ""):
+            self.read(f"{path}/status")
+            if not load:
+                continue
+            self.read(f"{path}/schedstat")
+            if found := _CGROUP_V2.search(self.read(f"{path}/cgroup") or ""):
                 self._read_cpuset(found[1])
+
+    def _is_still_there(self, directory: str) -> bool:
+        try:
+            return bool(self._tree.list(directory))
+        except OSError:
+            return False
 
     def _read_cpuset(self, group: str) -> None:
         # A partition is a group's own or that of one above it (admin-guide/cgroup-v2.rst).

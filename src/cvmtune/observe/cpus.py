@@ -9,13 +9,12 @@ from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.figure import Unknown
 from cvmtune.observe.capture import CPUS, Capture
 from cvmtune.observe.container import view
+from cvmtune.observe.firmware import PV_TIME
 from cvmtune.observe.platform import Platform
 from cvmtune.observe.procfs import parse_cpu_times, uptime
 from cvmtune.observe.steal import Lost, most, shares, since_boot
-from cvmtune.observe.vms import unowned, vms
+from cvmtune.observe.vms import doubt, unowned, vms
 
-# A guest's kernel that has found stolen time (arch/arm64/kernel/paravirt.c) prepares it on each CPU.
-_PV_TIME = "hypervisor/arm/pvtime"
 _HOTPLUG = f"{CPUS}/hotplug/states"
 _STATE = re.compile(rf"({CPUS}/cpu(\d+)/cpuidle/state[1-9]\d*)/disable")
 # Names of states above 0 that are no deeper: WFI, and what polls before it (cpuidle-haltpoll).
@@ -31,7 +30,7 @@ def own_cpus(capture: Capture, where: Platform) -> bool | None:
         too_much = stolen(capture, where).too_much
         return None if too_much is None else not too_much
     machines = vms(capture)
-    if where.role != "host" or not machines or not all(vm.vcpus for vm in machines):
+    if where.role != "host" or not machines or doubt(capture):
         return None
     return not unowned(machines)
 
@@ -64,7 +63,7 @@ def stolen(capture: Capture, where: Platform) -> Lost:
 
 def counts_steal(capture: Capture) -> bool:
     """Tell whether a guest learns of the time that its vCPUs lose. Where it does not, 0 is shown."""
-    return _PV_TIME in (capture.get(_HOTPLUG) or "")
+    return PV_TIME in (capture.get(_HOTPLUG) or "")
 
 
 def deep_idle(capture: Capture, cpus: CpuMask) -> CpuMask:

@@ -42,7 +42,7 @@ class CpuLoad:
     steal: Figure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VcpuLoad:
     """A vCPU: shares of the time from 0 to 1, and events a second.
 
@@ -50,19 +50,19 @@ class VcpuLoad:
     """
 
     now: Vcpu
-    ran: float
-    waited: float
-    sleeps: float
+    ran: Figure
+    waited: Figure
+    sleeps: Figure
     beside: Figure | None
     reserved: bool
 
 
 @dataclass(frozen=True)
 class VmLoad:
-    """A VM and its vCPUs, and what it was `before`: itself, if it has come meanwhile."""
+    """A VM and its vCPUs, and what it was `before`: None if it has come meanwhile."""
 
     now: Vm
-    before: Vm
+    before: Vm | None
     vcpus: Sequence[VcpuLoad]
 
 
@@ -216,27 +216,42 @@ def _vms(
     loads = []
     for vm in vms(after):
         # One that has come meanwhile is looked at as far as it can be: where its vCPUs may run.
-        earlier = then.get(vm.folder, vm)
-        threads = {vcpu.thread: vcpu for vcpu in earlier.vcpus}
-        vcpus = [_vcpu(threads.get(one.thread, one), one, seconds, cpus, where) for one in vm.vcpus]
+        earlier = then.get(vm.folder)
+        threads = {vcpu.thread: vcpu for vcpu in earlier.vcpus} if earlier else {}
+        vcpus = [_vcpu(threads.get(one.thread), one, seconds, cpus, where) for one in vm.vcpus]
         loads.append(VmLoad(vm, earlier, vcpus))
     return loads
 
 
 def _vcpu(
-    before: Vcpu, after: Vcpu, seconds: float, cpus: Mapping[int, CpuLoad], where: Platform
+    before: Vcpu | None, after: Vcpu, seconds: float, cpus: Mapping[int, CpuLoad], where: Platform
 ) -> VcpuLoad:
-    ran = max(0, after.ran_ns - before.ran_ns) / _NS_PER_S / seconds
     cpu = after.pinned_to
-    beside: Figure | None = None
-    if cpu is not None and cpu in cpus:
-        busy = cpus[cpu].busy
-        beside = busy if isinstance(busy, Unknown) else max(0.0, busy - ran)
+    reserved = after.partitioned or (cpu is not None and cpu in where.isolated)
+    if before is None:
+        came = Unknown("its thread came meanwhile")
+        return VcpuLoad(after, came, came, came, None if cpu is None else came, reserved)
+    ran = _share(before.ran_ns, after.ran_ns, seconds, "its thread's time")
     return VcpuLoad(
         now=after,
         ran=ran,
-        waited=max(0, after.waited_ns - before.waited_ns) / _NS_PER_S / seconds,
-        sleeps=max(0, after.sleeps - before.sleeps) / seconds,
-        beside=beside,
-        reserved=after.partitioned or (cpu is not None and cpu in where.isolated),
+        waited=_share(before.waited_ns, after.waited_ns, seconds, "its thread's time of waiting"),
+        sleeps=rate(before.sleeps, after.sleeps, seconds, what="its thread's count of sleeps"),
+        beside=None if cpu is None else _beside(cpus.get(cpu), ran),
+        reserved=reserved,
     )
+
+
+def _share(before: Figure, after: Figure, seconds: float, what: str) -> Figure:
+    """The share of the time that a counter of ns grew."""
+    grown = rate(before, after, seconds, what=what)
+    return grown if isinstance(grown, Unknown) else grown / _NS_PER_S
+
+
+def _beside(cpu: CpuLoad | None, ran: Figure) -> Figure:
+    """The share of its time that a CPU was busy with all but a thread that ran there."""
+    if cpu is None:
+        return Unknown("its CPU was not seen all the time")
+    if isinstance(ran, Unknown):
+        return ran
+    return cpu.busy if isinstance(cpu.busy, Unknown) else max(0.0, cpu.busy - ran)

@@ -13,30 +13,42 @@ TICKS_PER_S = 100  # USER_HZ, in which /proc/stat and /proc/PID/stat count proce
 _UPTIME = re.compile(r"\d+(?:\.\d+)?")
 # cpu0 user nice system idle iowait irq softirq steal; guest's are in user's, and later kernels may have more
 _CPU_LINE = re.compile(r"cpu(\d+) (\d+(?: \d+){7})(?: .*)?")
-# Rows of /proc/interrupts with the hardware IPIs that make up a load, and what they are, from 6.1 to 6.12
-# (arch/arm64/kernel/smp.c). The others stop or inspect a CPU.
+# Rows of /proc/interrupts with the hardware IPIs that make up a load, as parse_interrupts() names them, and
+# what they are (ipi_types in arch/arm64/kernel/smp.c). The others stop or inspect a CPU. Their numbers, IPI0
+# and so on, are others in each kernel.
 IPI_ROWS: Mapping[str, str] = {
-    "IPI0": "reschedule",
-    "IPI1": "call function",
-    "IPI4": "timer broadcast",
-    "IPI5": "irq work",
+    "Rescheduling interrupts": "reschedule",
+    "Function call interrupts": "call function",
+    "Timer broadcast interrupts": "timer broadcast",
+    "IRQ work interrupts": "irq work",
 }
+_COUNT = re.compile(r"[0-9]{1,20}")  # of 64 bits at most
+_IPI = re.compile(r"IPI\d+")
 
 
 def parse_interrupts(text: str) -> dict[str, tuple[int, ...]]:
     """Return the rows of /proc/interrupts, or /proc/softirqs, that have a count for each CPU, by name.
 
-    Columns are the online CPUs in order; interrupt_cpus() tells which they are.
+    An IPI's name is the description at the end of its line, as "Rescheduling interrupts". Columns are the
+    online CPUs in order; interrupt_cpus() tells which they are.
     """
     lines = text.splitlines()
     cpus = len(interrupt_cpus(text))
     rows = {}
     for line in lines[1:]:
         name, _, rest = line.partition(":")
-        counts = rest.split()[:cpus]
-        if len(counts) == cpus and all(count.isdecimal() for count in counts):
-            rows[name.strip()] = tuple(int(count) for count in counts)
+        words = rest.split()
+        counts, description = words[:cpus], " ".join(words[cpus:])
+        if len(counts) == cpus and all(_COUNT.fullmatch(count) for count in counts):
+            rows[_row_name(name.strip(), description)] = tuple(int(count) for count in counts)
     return rows
+
+
+def _row_name(name: str, description: str) -> str:
+    if not _IPI.fullmatch(name) or not description:
+        return name
+    # Before what an IPI is there may be what brings it.
+    return next((known for known in IPI_ROWS if description.endswith(f" {known}")), description)
 
 
 def interrupt_cpus(text: str) -> tuple[int, ...]:
@@ -93,7 +105,7 @@ def parse_counts(text: str) -> list[dict[str, int]]:
     """
     header, *lines = [line.split() for line in text.splitlines()] or [[]]
     return [
-        {name: int(word) for name, word in zip(header, line, strict=True) if word.isdecimal()}
+        {name: int(word) for name, word in zip(header, line, strict=True) if _COUNT.fullmatch(word)}
         for line in lines
         if len(line) == len(header)
     ]

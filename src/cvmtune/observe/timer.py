@@ -40,7 +40,8 @@ def timer_counts(text: str) -> dict[int, int]:
     rows = [
         counts
         for name, counts in parse_interrupts(text).items()
-        if _TIMER.search(what.get(name, "")) and not _GUESTS.search(what.get(name, ""))
+        # An IPI goes by its description already.
+        if _TIMER.search(what.get(name, name)) and not _GUESTS.search(what.get(name, name))
     ]
     return {cpu: sum(counts[column] for counts in rows) for column, cpu in enumerate(cpus)} if rows else {}
 

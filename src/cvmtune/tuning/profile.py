@@ -82,8 +82,8 @@ def unmet(profile: Profile, facts: Facts, settings: Settings) -> list[str]:
     if fits_role and require.own_cpus and not facts.own_cpus:
         wanted, place = _OWN_CPUS[facts.role]
         finding = "whether it is so cannot be told" if facts.own_cpus is None else "it is not so"
-        found = f" ({facts.steal})" if facts.steal else ""
-        clauses.append(f"wants {wanted}, and {finding}{found}: look at {place}")
+        why = f" ({facts.why})" if facts.why else ""
+        clauses.append(f"wants {wanted}, and {finding}{why}: look at {place}")
     return clauses
 
 

@@ -30,8 +30,8 @@ class Facts:
 
     `role` is "guest" or "host", or "machine" if it is neither; `present` has the names of the settings that
     its kernel offers. `own_cpus`: in a guest, that its vCPUs lose no time to others; on a host, that each
-    vCPU's thread is pinned to a CPU of its own; None where that cannot be told. `steal` says what a guest's
-    lost, over which time, or why it is not known.
+    vCPU's thread is pinned to a CPU of its own; None where that cannot be told. `why` is what that rests on,
+    or why it is not known.
     """
 
     role: str
@@ -39,7 +39,7 @@ class Facts:
     possible: CpuMask
     present: frozenset[str]
     own_cpus: bool | None
-    steal: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
-from cvmtune.core.figure import Figure, Unknown, known
+from cvmtune.core.figure import Figure, Unknown
 from cvmtune.features.cq_poll.knob import IDLE_US, MOUNTS, OFF, rdma_mounts
 from cvmtune.features.cq_poll.settings import CQ_IDLE_US, CQ_POLL
 from cvmtune.features.feature import FeatureStatus, Risk
-from cvmtune.features.status import of_setting
+from cvmtune.features.status import in_words, of_setting, sums, table
 from cvmtune.observe.capture import Capture
 from cvmtune.observe.platform import Platform
 from cvmtune.observe.procfs import parse_counts, parse_named
@@ -24,33 +24,23 @@ def status(capture: Capture, where: Platform) -> FeatureStatus:
     statistics: dict[str, Figure] = {
         name: float(value) for name, value in parse_named(capture.files.get(TOTALS, "")).items()
     }
-    queues = parse_counts(capture.files.get(QUEUES, ""))
-    for name, column in (("queues", "cq"), ("polled_queues", "polled"), ("completions", "completions")):
-        statistics[name] = _summed(capture, queues, column)
+    text = table(capture, QUEUES)
+    queues = sums(text, ("polled", "completions"), QUEUES)
+    statistics["queues"] = text if isinstance(text, Unknown) else float(len(parse_counts(text)))
+    statistics |= {"polled_queues": queues["polled"], "completions": queues["completions"]}
 
     def did() -> Iterator[str]:
-        if capture.get(QUEUES):
-            polled, completions = (_words(statistics[name]) for name in ("polled_queues", "completions"))
-            yield f"{polled} of {_words(statistics['queues'])} queues polled"
-            yield f"{completions} completions found"
-        if (awake_ns := known(statistics.get("awake_ns", Unknown("")))) is not None:
-            yield f"awake {awake_ns / _NS_PER_S:.1f} s"
+        if QUEUES in capture.files:
+            if isinstance(statistics["polled_queues"], Unknown) or isinstance(statistics["queues"], Unknown):
+                yield in_words(statistics["polled_queues"], "queues polled")
+            else:
+                yield f"{statistics['polled_queues']:.0f} of {statistics['queues']:.0f} queues polled"
+            yield in_words(statistics["completions"], "completions found")
+        awake = statistics.get("awake_ns")
+        if awake is not None and not isinstance(awake, Unknown):
+            yield f"awake {awake / _NS_PER_S:.1f} s"
 
     return of_setting(capture, CQ_POLL, CQ_IDLE_US, did(), statistics)
-
-
-def _summed(capture: Capture, queues: Sequence[Mapping[str, int]], column: str) -> Figure:
-    """How many queues there are, by column "cq"; how many are polled; or the sum of a column."""
-    header, *lines = capture.files.get(QUEUES, "").splitlines() or [""]
-    if column not in header.split() or len(lines) != len(queues) or any(column not in row for row in queues):
-        return Unknown(f"{column}: {capture.why_not(QUEUES)}")
-    if column == "cq":
-        return float(len(queues))
-    return float(sum(row[column] == 1 if column == "polled" else row[column] for row in queues))
-
-
-def _words(figure: Figure) -> str:
-    return "?" if isinstance(figure, Unknown) else f"{figure:.0f}"
 
 
 def vendors_risks(capture: Capture, where: Platform, status: FeatureStatus) -> Iterator[Risk]:

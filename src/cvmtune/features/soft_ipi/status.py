@@ -3,39 +3,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from cvmtune.core.figure import Figure, Unknown
 from cvmtune.features.feature import NOBODY, FeatureStatus, Risk
 from cvmtune.features.soft_ipi.knob import ROW
 from cvmtune.features.soft_ipi.settings import IPI, POLL_US
-from cvmtune.features.status import of_setting, sums
+from cvmtune.features.status import in_words, of_setting, sums, table
 from cvmtune.observe.capture import CPUS, Capture
 from cvmtune.observe.cpus import deep_idle, nohlt, stolen
 from cvmtune.observe.platform import Platform
-from cvmtune.observe.procfs import IPI_ROWS, parse_counts, parse_interrupts
+from cvmtune.observe.procfs import IPI_ROWS, parse_interrupts
+from cvmtune.observe.unreadable import is_hidden, why
 
 STATISTICS = "/sys/kernel/debug/soft_ipi_passthrough/stats"
 _TYPES = ("reschedule", "call_function", "timer", "irq_work")
 _NS_PER_S = 1e9
+_INTERRUPTS = "/proc/interrupts"
 
 
 def status(capture: Capture, where: Platform) -> FeatureStatus:
     """Return what it is set to, and how many IPIs went softly and by hardware."""
-    rows = parse_interrupts(capture.files.get("/proc/interrupts", ""))
-    statistics = {"soft_ipis": float(sum(rows.get(ROW, ())))}
-    hardware = sum(sum(rows.get(row, ())) for row in IPI_ROWS)
-    statistics["hardware_ipis"] = float(hardware)
-    if STATISTICS in capture.files:
-        counted = sums(parse_counts(capture.files[STATISTICS]), (*_TYPES, "poll_ns", "fallbacks"))
-        statistics["polled_s"] = counted.pop("poll_ns") / _NS_PER_S
-        statistics |= counted
+    soft, hardware = _taken(capture, (ROW,)), _taken(capture, IPI_ROWS)
+    statistics = {"soft_ipis": soft, "hardware_ipis": hardware}
+    polled: Figure | None = None
+    if STATISTICS in capture.files or is_hidden(capture, STATISTICS):
+        counted = sums(table(capture, STATISTICS), (*_TYPES, "poll_ns", "fallbacks"), STATISTICS)
+        polled = counted.pop("poll_ns")
+        polled = polled if isinstance(polled, Unknown) else polled / _NS_PER_S
+        statistics |= {"polled_s": polled, **counted}
 
     def did() -> Iterator[str]:
-        yield f"{statistics['soft_ipis']:.0f} IPIs softly, {hardware} by hardware"
-        if "polled_s" in statistics:
-            yield f"polled {statistics['polled_s']:.1f} s"
+        yield in_words(soft, "IPIs softly")
+        yield in_words(hardware, "by hardware")
+        if polled is not None:
+            yield f"polled {polled:.1f} s" if not isinstance(polled, Unknown) else f"polling {polled}"
 
     return of_setting(capture, IPI, POLL_US, did(), statistics)
+
+
+def _taken(capture: Capture, names: Iterable[str]) -> Figure:
+    """The IPIs of these rows that all CPUs took."""
+    text = capture.files.get(_INTERRUPTS)
+    if text is None:
+        return Unknown(f"{_INTERRUPTS} cannot be read: {why(capture, _INTERRUPTS)}")
+    rows = parse_interrupts(text)
+    if missing := [name for name in names if not rows.get(name)]:
+        return Unknown(f"{_INTERRUPTS} has no row {missing[0]}")
+    return float(sum(sum(rows[name]) for name in names))
 
 
 def risks(capture: Capture, where: Platform, status: FeatureStatus) -> Iterator[Risk]:

@@ -7,14 +7,20 @@ from collections.abc import Sequence
 
 from cvmtune.features.feature import Advice
 from cvmtune.features.vtimer.status import modes_of
+from cvmtune.features.words import count
 from cvmtune.observe.load import Load
+from cvmtune.observe.vms import unread, unseen
 
 
 def advise(load: Load, before: Sequence[Advice]) -> Advice:
     """Tell how it stands: there is nothing to choose, the feature is on for confidential VMs."""
     if load.place.role != "host":
         return Advice("vtimer", "it is the monitor's and the host's feature; a guest has nothing to set")
-    modes = modes_of([vm.now for vm in load.vms])
+    machines = [vm.now for vm in load.vms]
+    modes = modes_of(machines)
+    hidden = unseen(load.now) or unread(machines)
+    if hidden and not modes:
+        return Advice("vtimer", hidden)
     if not modes:
         reason = "no VM here has it; a host with our patches boots with kvm-arm.cvm_vtimer=masked for it"
         return Advice("vtimer", reason)
@@ -24,4 +30,8 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
             f"VM {', '.join(others)} is not in mode masked; write that to its vtimer_mode in KVM's debugfs"
         )
         return Advice("vtimer", reason)
+    if hidden:
+        return Advice(
+            "vtimer", f"it is on for {count(len(modes), 'VM')}; of others it cannot be told: {hidden}"
+        )
     return Advice("vtimer", f"it is on for all {len(modes)} VMs: nothing to set")

@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cvmtune.features.feature import FeatureStatus
-from cvmtune.features.status import sums
+from cvmtune.features.status import in_words, of_vms
 from cvmtune.features.vtimer.knob import FILE
 from cvmtune.observe.capture import Capture
 from cvmtune.observe.platform import Platform
-from cvmtune.observe.procfs import parse_counts
-from cvmtune.observe.vms import Vm, vms
+from cvmtune.observe.vms import Vm, unread, unseen, vms
 
 STATISTICS = "vtimer_stats"
+_COLUMNS = ("entries", "masked_entries", "timer_exits", "redundant_exits")
 
 
 def status(capture: Capture, where: Platform) -> FeatureStatus:
@@ -23,13 +23,20 @@ def status(capture: Capture, where: Platform) -> FeatureStatus:
     if where.role != "host":
         return FeatureStatus("vtimer", "elsewhere", problem="it is the monitor's and the host's")
     if not modes:
+        if hidden := unseen(capture) or unread(machines):
+            return FeatureStatus("vtimer", "unknown", problem=hidden)
         return FeatureStatus("vtimer", "absent", problem="no VM here has it")
-    rows = [row for vm in machines for row in parse_counts(vm.files.get(STATISTICS, ""))]
-    statistics = sums(rows, ("entries", "masked_entries", "timer_exits", "redundant_exits"))
-    did = f"{statistics['timer_exits']:.0f} timer exits, {statistics['redundant_exits']:.0f} redundant"
-    told = ", ".join(f"VM {name}: {mode}" for name, mode in modes.items())
+    statistics = of_vms((vm for vm in machines if _may_have(vm)), STATISTICS, _COLUMNS)
+    told = [f"VM {name}: {mode}" for name, mode in modes.items()]
+    told += [f"VM {vm.name}: cannot be read" for vm in machines if FILE in vm.unreadable]
+    exits = in_words(statistics["timer_exits"], "timer exits")
+    did = f"{', '.join(told)}; {exits}, {in_words(statistics['redundant_exits'], 'redundant')}"
     on = "masked" in modes.values()
-    return FeatureStatus("vtimer", "on" if on else "off", did=f"{told}; {did}", statistics=statistics)
+    return FeatureStatus("vtimer", "on" if on else "off", did=did, statistics=statistics)
+
+
+def _may_have(vm: Vm) -> bool:
+    return FILE in vm.files or FILE in vm.unreadable
 
 
 def modes_of(machines: Sequence[Vm]) -> Mapping[str, str]:

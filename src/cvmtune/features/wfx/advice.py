@@ -11,20 +11,21 @@ after.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.figure import Figure, Unknown, known
 from cvmtune.features.feature import Advice
 from cvmtune.features.wfx.knob import GUARD, PATH
-from cvmtune.features.wfx.vms import OWN_MASK, exits_of, own_mask, rates
+from cvmtune.features.wfx.vms import OWN_MASK, exits_of, own_mask, waits
 from cvmtune.features.wfx.vms import exits as exits_of_vm
 from cvmtune.features.words import count, cpu_list
 from cvmtune.observe.capture import KVM
 from cvmtune.observe.isolation import core_sharing
 from cvmtune.observe.load import Load, VcpuLoad, VmLoad
-from cvmtune.observe.vms import unowned
+from cvmtune.observe.unreadable import reason as meaning
+from cvmtune.observe.vms import Vm, unowned, unread, unseen, untold
 
 # Exits for WFI and WFE a second that make a vCPU worth naming. Below it idles for long, and its CPU may rest.
 MIN_WFX_EXITS = 100.0
@@ -35,55 +36,61 @@ MAX_BESIDE = 0.15
 MAX_WAITED = 0.1
 
 
-_Exiting = Mapping[str, Mapping[int, float]]
+_Exiting = Mapping[str, Mapping[int, Figure]]
 """Exits for WFI and WFE a second by VM's folder and vCPU."""
-_Strangers = Mapping[tuple[str, int], str]
-"""vCPUs whose core another VM has as well, by VM's folder and id, and how."""
+_Unowned = Mapping[tuple[str, int], str]
+"""What unowned() says."""
+
+
+@dataclass(frozen=True)
+class _Ids:
+    """Ids of vCPUs, for which one mask is: those that `wait` often on a CPU of their own in every VM, and
+    those of which that is in `doubt`. Of those `refused` and of those in doubt it is said why."""
+
+    waiting: Sequence[int]
+    doubt: Mapping[int, str]
+    refused: Mapping[int, str]
+    owners: Set[int]
 
 
 def advise(load: Load, before: Sequence[Advice]) -> Advice:
     """Name the ids of vCPUs that have a physical CPU of their own in every VM, and wait often."""
     if load.place.role != "host":
         return Advice("wfx", "it is the host's feature; here nothing can be set")
+    every = [vm.now for vm in load.vms]
     system = [vm for vm in load.vms if own_mask(vm.now) is None]
+    counted = {vm.now.folder: exits_of(vm, load.seconds) for vm in system}
+    figures = {
+        f"{what} a second of VM {vm.now.name}{which}": figure
+        for vm in system
+        for what, which, figure in _rates(vm, load.seconds, counted[vm.now.folder])
+    }
+    if doubt := unseen(load.now) or unread(every) or _odd_mask(every) or untold(every):
+        return Advice("wfx", doubt, figures=figures)
     if not system:
         reason = "no VM runs" if not load.vms else "all VMs have masks of their own, which count instead"
-        if "/sys/kernel/debug" in load.now.unreadable:
-            reason = "VMs cannot be seen without debugfs: run as root, with /sys/kernel/debug mounted"
         return Advice("wfx", reason)
-    figures = {
-        f"WFx exits a second of VM {vm.now.name}{which}": rate
-        for vm in system
-        for which, rate in _rates(load, vm)
-    }
-    unseen = [vm.now.name for vm in system if not vm.vcpus]
-    if unseen:
-        reason = f"the threads of the vCPUs of VM {', '.join(unseen)} cannot be told by their names"
-        return Advice("wfx", reason, figures=figures)
-    strangers, pairs = core_sharing(load.now, [vm.now for vm in load.vms])
-    refused = _refused(load.vms, system, strangers)
-    owners = {vcpu.now.vcpu for vm in system for vcpu in vm.vcpus} - refused.keys()
-    exiting = {vm.now.folder: rates(vm, load.seconds) for vm in system}
-    # One that is named makes no such exits: that it waits shows only while it is not.
-    named = _named(load)
-    waiting = sorted(
-        vcpu for vcpu in owners if vcpu in named or _most(exiting, system, vcpu) >= MIN_WFX_EXITS
+    # A core that another VM has as well is nobody's own.
+    strangers, pairs = core_sharing(load.now, every)
+    why = {**strangers, **unowned(every)}
+    exiting = {vm.now.folder: waits(vm, load.seconds, MIN_WFX_EXITS, counted[vm.now.folder]) for vm in system}
+    ids = _ids(load, system, why, exiting)
+    left_out = "; ".join(
+        [*ids.refused.values(), *_doubts(ids.doubt), *_by_vm(load, system, why, exiting, ids)]
     )
-    left_out = f"{_reasons(refused)}{_by_vm(load, system, exiting, waiting, strangers)}"
-    if not owners:
+    if not ids.owners:
         return Advice("wfx", f"no vCPU has a CPU of its own: {left_out}", figures=figures)
-    if not waiting:
+    if not ids.waiting:
         reason = f"no vCPU with a CPU of its own makes {MIN_WFX_EXITS:g} WFx exits a second"
+        if ids.doubt:
+            reason = "it cannot be told which vCPUs wait often"
         if left_out:
             reason = f"{reason}; left out: {left_out}"
         return Advice("wfx", reason, figures=figures)
-    if PATH not in load.now.files:
-        reason = (
-            f"vCPUs {cpu_list(waiting)} have CPUs of their own and wait often; this kernel cannot untrap them"
-        )
+    if refusal := _no_control(load):
+        reason = f"vCPUs {cpu_list(ids.waiting)} have CPUs of their own and wait often; {refusal}"
         return Advice("wfx", reason, figures=figures)
-    exits = sum(_waits(exiting, system, vcpu) for vcpu in waiting)
-    found = _untrapped(load, system, waiting, exits, left_out, figures)
+    found = _untrapped(load, system, ids.waiting, exiting, left_out, figures)
     # WFI lets the core's other thread have all of it; work between waits it has to share, as with traps.
     smt = (
         f"; on two threads of one core, which a WFI leaves to the other: vCPUs {', '.join(pairs)}"
@@ -93,13 +100,48 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
     return replace(found, cost=f"{found.cost}{smt}")
 
 
+def _odd_mask(machines: Sequence[Vm]) -> str:
+    """Whose mask of its own is not understood, so that it cannot be told whether the system's counts."""
+    odd = ((vm.name, own_mask(vm)) for vm in machines)
+    return next((f"VM {name}: {mask.why}" for name, mask in odd if isinstance(mask, Unknown)), "")
+
+
+def _no_control(load: Load) -> str:
+    """Why the mask cannot be set; nothing if it can."""
+    if PATH in load.now.unreadable:
+        return f"the mask cannot be read: {meaning(load.now, PATH, load.now.unreadable[PATH])}"
+    return "" if PATH in load.now.files else "this kernel cannot untrap them"
+
+
+def _ids(load: Load, system: Sequence[VmLoad], why: _Unowned, exiting: _Exiting) -> _Ids:
+    refused = _refused(why, system)
+    owners = {vcpu.now.vcpu for vm in system for vcpu in vm.vcpus} - refused.keys()
+    # One that is named makes no such exits: that it waits shows only while it is not.
+    named = _named(load)
+    waiting = []
+    doubt: dict[int, str] = {}
+    for vcpu in sorted(owners):
+        rates = [one[vcpu] for one in exiting.values() if vcpu in one]
+        if vcpu in named or any((known(rate) or 0.0) >= MIN_WFX_EXITS for rate in rates):
+            waiting.append(vcpu)
+        elif unknown := next((rate for rate in rates if isinstance(rate, Unknown)), None):
+            doubt[vcpu] = unknown.why
+    return _Ids(waiting, doubt, refused, owners)
+
+
+def _doubts(doubt: Mapping[int, str]) -> Iterator[str]:
+    """Of which vCPUs it cannot be told whether they wait often, by reason."""
+    for why in dict.fromkeys(doubt.values()):
+        yield f"vCPUs {cpu_list([vcpu for vcpu, one in doubt.items() if one == why])}, as {why}"
+
+
 def _untrapped(
     load: Load,
     system: Sequence[VmLoad],
     waiting: Sequence[int],
-    exits: float,
+    exiting: _Exiting,
     left_out: str,
-    figures: Mapping[str, float],
+    figures: Mapping[str, Figure],
 ) -> Advice:
     settings: dict[str, object] = {"wfx": CpuMask(frozenset(waiting))}
     guard = ""
@@ -107,11 +149,12 @@ def _untrapped(
         settings = {"wfx-guard": True, **settings}
         guard = "; the guard traps again while something else wants their CPU"
     threads = [vcpu for vm in system for vcpu in vm.vcpus if vcpu.now.vcpu in waiting]
+    exits = sum(known(one.get(vcpu, 0.0)) or 0.0 for one in exiting.values() for vcpu in waiting)
+    beside = max(known(vcpu.beside) or 0.0 for vcpu in threads if vcpu.beside is not None)
     return Advice(
         "wfx",
         f"vCPUs {cpu_list(waiting)} of {count(len(system), 'VM')} are each pinned to a CPU of "
-        f"{_its(threads)}, beside them at most {max(_known(vcpu.beside) for vcpu in threads):.1%} of it went "
-        "to others"
+        f"{_its(threads)}, beside them at most {beside:.1%} of it went to others"
         f"{f'; left out: {left_out}' if left_out else ''}",
         settings,
         gain=f"up to {exits:.0f} exits a second fewer, and as many sleeps and wake-ups of vCPU threads",
@@ -124,28 +167,26 @@ def _untrapped(
 
 
 def _by_vm(
-    load: Load, system: Sequence[VmLoad], exiting: _Exiting, waiting: Sequence[int], strangers: _Strangers
-) -> str:
+    load: Load, system: Sequence[VmLoad], why: _Unowned, exiting: _Exiting, ids: _Ids
+) -> Iterator[str]:
     """What masks of their own VMs could have beyond that for all, where the kernel has such masks."""
-    told = []
     for vm in system:
         path = f"{KVM}/{vm.now.folder}/{OWN_MASK}"
-        refused = _refused(load.vms, [vm], strangers)
-        mask = CpuMask(
-            frozenset(
-                vcpu.now.vcpu
-                for vcpu in vm.vcpus
-                if vcpu.now.vcpu not in refused and _waits(exiting, [vm], vcpu.now.vcpu) >= MIN_WFX_EXITS
-            )
+        if path not in load.now.files:
+            continue
+        refused = _refused(why, [vm])
+        often = (
+            vcpu
+            for vcpu, rate in exiting[vm.now.folder].items()
+            if vcpu not in refused and (known(rate) or 0.0) >= MIN_WFX_EXITS
         )
-        if path in load.now.files and not mask <= CpuMask(frozenset(waiting)):
-            told.append(f"; VM {vm.now.name} alone could have {mask.both_forms()}, written to its {path}")
-    return "".join(told)
+        mask = CpuMask(frozenset(often))
+        if not mask <= CpuMask(frozenset(ids.waiting)):
+            yield f"VM {vm.now.name} alone could have {mask.both_forms()}, written to its {path}"
 
 
-def _refused(every: Sequence[VmLoad], those: Sequence[VmLoad], strangers: _Strangers) -> dict[int, str]:
+def _refused(why: _Unowned, those: Sequence[VmLoad]) -> dict[int, str]:
     """The ids of vCPUs that lack a CPU of their own in one of those VMs, for which one mask is, and why."""
-    why = {**strangers, **unowned([vm.now for vm in every])}
     refused: dict[int, str] = {}
     for vm in those:
         for vcpu in vm.vcpus:
@@ -155,29 +196,18 @@ def _refused(every: Sequence[VmLoad], those: Sequence[VmLoad], strangers: _Stran
 
 
 def _disturbed(vcpu: VcpuLoad) -> str:
-    """What shows that others run on the CPU that a vCPU is bound to; nothing if they do not."""
+    """What shows that others run on the CPU that a vCPU is bound to, or that it cannot be told; nothing if
+    they do not."""
+    cpu = vcpu.now.pinned_to
     if isinstance(vcpu.beside, Unknown):
-        return f"is on CPU {vcpu.now.pinned_to}, and who else runs there {vcpu.beside}"
+        return f"is bound to CPU {cpu}, and whether others run there {vcpu.beside}"
+    if isinstance(vcpu.waited, Unknown):
+        return f"is bound to CPU {cpu}, and how long it waited for that {vcpu.waited}"
     if vcpu.beside is not None and vcpu.beside > MAX_BESIDE:
-        return f"shares CPU {vcpu.now.pinned_to} with others, which took {vcpu.beside:.0%} of it"
+        return f"shares CPU {cpu} with others, which took {vcpu.beside:.0%} of it"
     if vcpu.waited > MAX_WAITED:
-        return f"waited {vcpu.waited:.1%} of the time for CPU {vcpu.now.pinned_to}"
+        return f"waited {vcpu.waited:.1%} of the time for CPU {cpu}"
     return ""
-
-
-def _known(share: Figure | None) -> float:
-    # Those of whom it is not known have been refused.
-    return 0.0 if share is None else known(share) or 0.0
-
-
-def _waits(exiting: _Exiting, vms: Sequence[VmLoad], vcpu: int) -> float:
-    """Exits for WFI and WFE a second of the vCPUs with that id; a VM's where they are counted for it only."""
-    return sum(exiting[vm.now.folder].get(vcpu, 0.0) for vm in vms)
-
-
-def _most(exiting: _Exiting, vms: Sequence[VmLoad], vcpu: int) -> float:
-    """The most that one vCPU with that id makes of them."""
-    return max(_waits(exiting, [vm], vcpu) for vm in vms)
 
 
 def _named(load: Load) -> CpuMask:
@@ -187,20 +217,17 @@ def _named(load: Load) -> CpuMask:
         return CpuMask(frozenset())
 
 
-def _rates(load: Load, vm: VmLoad) -> list[tuple[str, float]]:
-    """Exits for WFI and WFE a second of a VM, and of each of its vCPUs where these are counted."""
-    of_vcpus = exits_of(vm)
-    each = ((vcpu.now.vcpu, of_vcpus.get(vcpu.now.vcpu)) for vcpu in vm.vcpus)
-    counted = [
-        ("", exits_of_vm(vm)),
-        *((f", vCPU {vcpu}", found) for vcpu, found in each if found is not None),
-    ]
-    return [(which, found / load.seconds) for which, found in counted]
+def _rates(vm: VmLoad, seconds: float, counted: Mapping[int, Figure]) -> list[tuple[str, str, Figure]]:
+    """Exits for WFI and WFE a second of a VM and of each of its vCPUs, or where these are not counted, how
+    often the vCPU's thread sleeps."""
+    each = (
+        ("WFx exits", f", vCPU {one.now.vcpu}", counted[one.now.vcpu])
+        if one.now.vcpu in counted
+        else ("sleeps", f", vCPU {one.now.vcpu}", one.sleeps)
+        for one in vm.vcpus
+    )
+    return [("WFx exits", "", exits_of_vm(vm, seconds)), *each]
 
 
 def _its(threads: Sequence[VcpuLoad]) -> str:
     return "its own, reserved" if all(vcpu.reserved for vcpu in threads) else "its own"
-
-
-def _reasons(refused: Mapping[int, str]) -> str:
-    return "; ".join(refused.values())
