@@ -175,6 +175,6 @@ def test_the_page_says_what_is_kept() -> None:
 
 def test_reduced_text_keeps_its_form() -> None:
     files = json.loads(dump(stranger(1, 1), stranger(2, 2)))["after"]["files"]
-    assert files["/proc/cmdline"] == "kvm-arm.mode=nvhe nohlt\n"
+    assert files["/proc/cmdline"] == "kvm_arm.mode=nvhe nohlt\n"
     assert files["/proc/mounts"] == "- /data nfs4 proto=rdma 0 0\n"
     assert files[NFSD] == "net 2 0 0 1\nrpc 2 0 0 0 0\n"

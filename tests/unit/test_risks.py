@@ -168,6 +168,19 @@ ROOT = "21 1 254:0 / / rw - ext4 /dev/vda rw\n"
             "/proc/uptime",
         ),
         ({"/.dockerenv": ""}, "by /.dockerenv"),
+        # One that sees all processes has its own mounts nevertheless.
+        (
+            {
+                "/.dockerenv": "",
+                "/proc/2/comm": "kthreadd\n",
+                "/proc/self/mountinfo": "600 1 0:50 / / rw - overlay overlay rw\n",
+            },
+            "by /.dockerenv",
+        ),
+        (
+            {"/.dockerenv": "", "/proc/2/comm": "bash\n", "/proc/self/mountinfo": ROOT},
+            "by /.dockerenv",
+        ),
         ({"/run/.containerenv": "engine=podman\n"}, "by /run/.containerenv"),
         (
             {"/proc/self/mountinfo": f"{ROOT}9 21 0:9 / /proc/kcore rw - tmpfs tmpfs rw,nosuid\n"},
@@ -194,6 +207,8 @@ def test_containers_view(files: Changes, words: str) -> None:
     "files",
     [
         {"/run/systemd/container": "\n"},
+        # A machine whose root was made of a container's image.
+        {"/.dockerenv": "", "/proc/2/comm": "kthreadd\n", "/proc/self/mountinfo": ROOT},
         {
             "/proc/self/mountinfo": f"{ROOT}22 21 0:5 / /proc rw - proc proc rw\n"
             "23 22 0:6 / /proc/sys/fs/binfmt_misc rw - autofs systemd-1 rw\n"

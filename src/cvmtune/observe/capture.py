@@ -36,6 +36,7 @@ _ALWAYS = (
     "/proc/mounts",
     "/proc/self/mountinfo",
     "/proc/1/cgroup",
+    "/proc/2/comm",
     "/run/systemd/container",
     "/run/.containerenv",
     "/.dockerenv",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from cvmtune.observe.capture import Capture
 
@@ -12,8 +13,11 @@ from cvmtune.observe.capture import Capture
 _COVERED = re.compile(
     r"/proc/(?:stat|uptime|interrupts|softirqs|cpuinfo|meminfo|cmdline|kcore|keys|timer_list)"
 )
-# Docker's and Podman's own marks. They may be empty.
+# Docker's and Podman's own marks. They may be empty, and be left in a machine's root that was made of a
+# container's image.
 MARKS = ("/.dockerenv", "/run/.containerenv")
+# Of the first PID namespace alone process 2 is the kernel's.
+KTHREADD = "/proc/2/comm"
 # Groups that container managers put their containers in, seen from outside of a cgroup namespace.
 _GROUP = re.compile(r"[/:](docker|lxc(?:\.payload)?|kubepods|libpod|containerd|crio|buildkit)\b")
 
@@ -26,7 +30,7 @@ def container(capture: Capture) -> str:
     if kind := capture.get("/run/systemd/container"):
         return f"{kind.splitlines()[0]}, by /run/systemd/container"
     for mark in MARKS:
-        if mark in capture.files or mark in capture.unreadable:
+        if (mark in capture.files or mark in capture.unreadable) and not _is_whole(capture):
             return f"by {mark}"
     for point, kind in mounted(capture):
         if _COVERED.fullmatch(point):
@@ -34,6 +38,20 @@ def container(capture: Capture) -> str:
     if match := _GROUP.search(capture.get("/proc/1/cgroup") or ""):
         return f"{match[1]}, by /proc/1/cgroup"
     return ""
+
+
+def _is_whole(capture: Capture) -> bool:
+    """Tell whether all processes are seen, and a root that is no container's layers."""
+    return capture.get(KTHREADD) == "kthreadd" and root_type(capture) not in ("", "overlay")
+
+
+def root_type(capture: Capture) -> str:
+    """The type of the file system that is mounted on /; "" if that is not told."""
+    last = ""
+    for point, kind in _mounts(capture):
+        # Of several the last hides the others.
+        last = kind if point == "/" else last
+    return last
 
 
 def view(capture: Capture) -> str:
@@ -44,10 +62,12 @@ def view(capture: Capture) -> str:
 
 def mounted(capture: Capture) -> list[tuple[str, str]]:
     """What is mounted where on files of /proc: mount points and types of file systems."""
-    found = []
+    return [(point, kind) for point, kind in _mounts(capture) if point.startswith("/proc/")]
+
+
+def _mounts(capture: Capture) -> Iterator[tuple[str, str]]:
     for line in capture.files.get("/proc/self/mountinfo", "").split("\n"):
         before, _, after = line.partition(" - ")
         words = before.split(" ")
-        if len(words) > 4 and words[4].startswith("/proc/"):
-            found.append((words[4], after.split(" ")[0]))
-    return found
+        if len(words) > 4:
+            yield words[4], after.split(" ")[0]

@@ -26,6 +26,10 @@ _REALM = re.compile(
 _GUEST_WORDS = ("virtcca_cvm_guest", "cvm_guest")
 # Nothing else shows what the TMM has answered to a host.
 _HOST_WORD = "virtcca_cvm_host"
+_MODE = "kvm_arm.mode"
+
+PARAMETERS = (*_GUEST_WORDS, _HOST_WORD, _MODE)
+"""The kernel's parameters that are looked at, by their names with _ for -."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,6 @@ def of_host(capture: Capture) -> Monitor:
     """Return the monitor whose confidential VMs a host can run."""
     if switched_on(capture, (_HOST_WORD,)):
         return Monitor(True, TMM)
-    if last(capture, "kvm_arm.mode") == "protected":
+    if last(capture, _MODE) == "protected":
         return Monitor(True, "pKVM")
     return Monitor(False, "none")

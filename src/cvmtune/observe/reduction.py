@@ -11,12 +11,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from cvmtune.observe import monitor
 from cvmtune.observe.capture import Capture
-from cvmtune.observe.container import mounted
+from cvmtune.observe.command_line import parameters
+from cvmtune.observe.container import mounted, root_type
 from cvmtune.observe.nfs import parse_mountinfo, parse_mounts
 
-# The words of the kernel's command line that tell something; the others may hold anything.
-_WORDS = re.compile(r"nohlt|virtcca_cvm_(?:guest|host)=.*|kvm[-_]arm[.]mode=.*")
+# The kernel's parameters that tell something; the others may hold anything.
+_PARAMETERS = frozenset((*monitor.PARAMETERS, "nohlt"))
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,12 @@ def _lines(pattern: str) -> Callable[[str], str]:
 
 
 def _cmdline(text: str) -> str:
-    return " ".join(word for word in text.split() if _WORDS.fullmatch(word)) + "\n"
+    told = (
+        name if value is None else f'{name}="{value}"' if " " in value else f"{name}={value}"
+        for name, value in parameters(Capture({"/proc/cmdline": text}))
+        if name in _PARAMETERS
+    )
+    return " ".join(told) + "\n"
 
 
 def _mounts(text: str) -> str:
@@ -54,7 +61,9 @@ def _mountinfo(text: str) -> str:
         for point, kind in mounted(Capture({"/proc/self/mountinfo": text}))
         if not kind.startswith("nfs")
     )
-    return "".join((*nfs, *covers))
+    seen = Capture({"/proc/self/mountinfo": text})
+    root = [f"0 0 0:0 / / rw - {kind} - -\n" for kind in [root_type(seen)] if kind]
+    return "".join((*root, *nfs, *covers))
 
 
 def _option(proto: str) -> str:
@@ -104,14 +113,16 @@ def _first_words(text: str) -> str:
 
 REDUCTIONS: Sequence[Reduction] = (
     Reduction(
-        "/proc/cmdline", "nohlt, kvm-arm.mode= and virtcca_cvm_*= of the kernel's command line", _cmdline
+        "/proc/cmdline",
+        "nohlt, kvm-arm.mode=, virtcca_cvm_*= and cvm_guest= of the kernel's command line",
+        _cmdline,
     ),
     # Podman tells names in it.
     Reduction("/run/.containerenv", "that it is there", lambda text: ""),
     Reduction("/proc/mounts", "of NFS mounts: place and transport", _mounts),
     Reduction(
         "/proc/self/mountinfo",
-        "of NFS mounts: place, transport and device number; what is mounted on files of /proc",
+        "of NFS mounts: place, transport, device number; of files of /proc and of the root: what is mounted",
         _mountinfo,
     ),
     Reduction(
