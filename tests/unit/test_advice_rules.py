@@ -458,7 +458,7 @@ def test_wfx_that_nothing_tells_by_vcpu_is_left_off(
 def test_wfx_names_who_waits_and_says_of_whom_it_cannot_be_told() -> None:
     found = advise_wfx(counted_for_vms(4000, 2000.0, 0.0))
     assert found.settings == {"wfx": "1"}
-    assert "left out: vCPUs 1, as its VM's vCPUs make more WFx exits" in found.reason
+    assert "left out: vCPU 1, as its VM's vCPUs make more WFx exits" in found.reason
 
 
 def test_wfx_is_refused_where_it_cannot_be_told_who_else_runs() -> None:

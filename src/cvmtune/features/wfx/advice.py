@@ -88,7 +88,9 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
             reason = f"{reason}; left out: {left_out}"
         return Advice("wfx", reason, figures=figures)
     if refusal := _no_control(load):
-        reason = f"vCPUs {cpu_list(ids.waiting)} have CPUs of their own and wait often; {refusal}"
+        many = len(ids.waiting) > 1
+        own = "have CPUs of their own and wait" if many else "has a CPU of its own and waits"
+        reason = f"{_vcpus(ids.waiting)} {own} often; {refusal}"
         return Advice("wfx", reason, figures=figures)
     found = _untrapped(load, system, ids.waiting, exiting, left_out, figures)
     # WFI lets the core's other thread have all of it; work between waits it has to share, as with traps.
@@ -132,7 +134,11 @@ def _ids(load: Load, system: Sequence[VmLoad], why: _Unowned, exiting: _Exiting)
 def _doubts(doubt: Mapping[int, str]) -> Iterator[str]:
     """Of which vCPUs it cannot be told whether they wait often, by reason."""
     for why in dict.fromkeys(doubt.values()):
-        yield f"vCPUs {cpu_list([vcpu for vcpu, one in doubt.items() if one == why])}, as {why}"
+        yield f"{_vcpus([vcpu for vcpu, one in doubt.items() if one == why])}, as {why}"
+
+
+def _vcpus(ids: Sequence[int]) -> str:
+    return f"vCPU{'s' if len(ids) > 1 else ''} {cpu_list(ids)}"
 
 
 def _untrapped(
@@ -153,14 +159,14 @@ def _untrapped(
     beside = max(known(vcpu.beside) or 0.0 for vcpu in threads if vcpu.beside is not None)
     return Advice(
         "wfx",
-        f"vCPUs {cpu_list(waiting)} of {count(len(system), 'VM')} are each pinned to a CPU of "
-        f"{_its(threads)}, beside them at most {beside:.1%} of it went to others"
+        f"{_vcpus(waiting)} of {count(len(system), 'VM')} {'is' if len(threads) == 1 else 'are each'} pinned "
+        f"to a CPU of {_its(threads)}, of which at most {beside:.1%} went to others"
         f"{f'; left out: {left_out}' if left_out else ''}",
         settings,
         gain=f"up to {exits:.0f} exits a second fewer, and as many sleeps and wake-ups of vCPU threads",
         cost=(
-            f"{count(len(threads), 'physical CPU')} that show as 100 % busy and reach no idle state "
-            f"deeper than WFI{guard}"
+            f"{count(len(threads), 'physical CPU')} that {'shows' if len(threads) == 1 else 'show'} as 100 % "
+            f"busy and {'reaches' if len(threads) == 1 else 'reach'} no idle state deeper than WFI{guard}"
         ),
         figures=figures,
     )
