@@ -12,11 +12,12 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from unittest.mock import ANY, patch
 
 import pytest
 
+from cvmtune.commands import recommend
 from tests.fakes.controls import BOOT_ID, CQ_POLL, IPI, IPI_POLL_US, WFX
 from tests.fakes.tree import (
     CMDLINE,
@@ -337,6 +338,31 @@ def test_a_missing_recording_and_a_place_where_none_can_be(guest: Machine, tmp_p
         outcome = guest.run("recommend", "--seconds", "0.1", option, str(tmp_path / "nowhere" / "file"))
         assert (outcome.status, outcome.out) == (3, "")
         assert "nowhere" in outcome.err
+
+
+def test_only_a_regular_file_becomes_a_recording(guest: Machine, tmp_path: Path) -> None:
+    """A device, or what somebody else reads, keeps its mode and its content."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo, 0o644)
+    for path in (fifo, tmp_path):
+        mode = path.stat().st_mode
+        outcome = guest.watch("--record", str(path))
+        assert (outcome.status, outcome.out) == (2, "")
+        assert path.stat().st_mode == mode
+
+
+def test_recording_that_cannot_be_kept_costs_no_advice(
+    guest: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **options: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(recommend, "write_whole", full)
+    path = tmp_path / "recording.json"
+    outcome = guest.watch("--record", str(path))
+    assert outcome.status == 3
+    assert "ipi: c = 2-3" in outcome.out
+    assert f"cannot keep the counters: No space left on device ({path})" in outcome.err
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "soon"])

@@ -39,6 +39,10 @@ ARCH = "GICv3  27 Level     arch_timer"
         ([("13", (5, 0), ARCH), ("IPI4", (0, 9), "Timer broadcast interrupts")], {0: 5, 1: 9}),
         # Those are guests', and this is none.
         ([("13", (5, 6), ARCH), ("12", (9, 9), "GICv3  27 Level     kvm guest vtimer")], {0: 5, 1: 6}),
+        ([("13", (0, 0), ARCH), ("50", (8, 9), "GICv3  90 Level     watchdog-timer")], {0: 0, 1: 0}),
+        ([("50", (8, 9), "GICv3  90 Level     not-arch_timer")], {}),
+        # That row is always there.
+        ([("46", (1, 2), "virtio0"), ("IPI4", (0, 0), "Timer broadcast interrupts")], {}),
         ([("46", (1, 2), "virtio-mmio  78 Edge      virtio0")], {}),
         ([("IPI0", (1, 2), "Rescheduling interrupts")], {}),
     ],
@@ -76,6 +80,10 @@ def told(
 def test_timers_that_arrive() -> None:
     found = told((5, 5), (6, 5), Visits({1: True}))
     assert (found.arrives.to_list(), found.silent.to_list(), found.unknown) == ("0-1", "", {})
+
+
+def test_count_of_32_bits_that_passes_its_end() -> None:
+    assert told(((1 << 32) - 1, 5), (3, 6), Visits(), busy=9).arrives.to_list() == "0-1"
 
 
 def test_timer_that_does_not_arrive_where_a_program_ran() -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from cvmtune import __version__
 from cvmtune.commands.site import Site
 from cvmtune.core.errors import CvmtuneError, UsageError
 from cvmtune.core.figure import known, reasons
+from cvmtune.core.files import write_whole
 from cvmtune.core.text import columns
 from cvmtune.features.feature import Advice, FeatureStatus
 from cvmtune.features.registry import Registry
@@ -42,16 +42,16 @@ def main(
     `counters` is a recording to go by instead of this system, `record` is where to make one. UsageError if
     the recording is none; CvmtuneError if the system was not there all the time.
     """
+    if record:
+        _check_place(record)
     if counters:
         # What cannot be decoded is no recording either, which it is for the parser to say.
         text = counters.read_text(encoding="utf-8", errors="replace")
         before, after = recording.parse(text, str(counters))
     else:
         before, after = _watch(site, seconds, sleep)
-    if record:
-        _save(record, recording.dump(before, after))
-        print(f"{record} holds, of two moments:", file=sys.stderr)
-        print(columns(recording.contents(after), indent="  "), end="", file=sys.stderr)
+    # The advice is had even if the recording cannot be, and that even if there is none to give.
+    lost = _save(record, before, after) if record else None
     try:
         seen = site.registry.load(before, after)
     except ValueError as error:
@@ -61,6 +61,8 @@ def main(
         print(json.dumps(content(site.registry, seen, advice), indent=2))
     else:
         _print(site.registry, seen, advice)
+    if lost:
+        raise lost
     return 0
 
 
@@ -106,15 +108,24 @@ def _watch(site: Site, seconds: float, sleep: Callable[[float], None]) -> tuple[
     return before, site.registry.capture(site.system)
 
 
-def _save(path: Path, text: str) -> None:
-    # How a machine is set up and loaded is not for everybody.
-    def opener(name: str, flags: int) -> int:
-        descriptor = os.open(name, flags | os.O_NOFOLLOW, 0o600)
-        os.fchmod(descriptor, 0o600)
-        return descriptor
+def _check_place(path: Path) -> None:
+    """Raise unless a recording may be made there."""
+    if path.exists() and not path.is_file():
+        raise UsageError("no regular file", str(path), "--record takes the name of a file to make")
+    if not path.parent.is_dir():
+        raise CvmtuneError("no such directory", str(path.parent), "--record takes the name of a file to make")
 
-    with open(path, "w", encoding="utf-8", opener=opener) as file:
-        file.write(text)
+
+def _save(path: Path, before: Capture, after: Capture) -> CvmtuneError | None:
+    """Keep both captures, and say what is in them; return what kept us from it."""
+    try:
+        # Not all that is in it is for everybody.
+        write_whole(path, recording.dump(before, after), mode=0o600)
+    except OSError as error:
+        return CvmtuneError(f"cannot keep the counters: {error.strerror}", str(path))
+    print(f"{path} holds, of two moments:", file=sys.stderr)
+    print(columns(recording.contents(after), indent="  "), end="", file=sys.stderr)
+    return None
 
 
 def _print(registry: Registry, seen: Load, advice: Sequence[Advice]) -> None:

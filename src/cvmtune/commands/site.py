@@ -88,7 +88,8 @@ class Site:
         if not self.visitor or INTERRUPTS not in seen.files:
             later = self._later(seen)
             return later, where, timers(later, where, Visits())
-        visits = self.visitor.visit(where.online, lambda: self.system.read_text(INTERRUPTS))
+        # CPUs that are kept for something are left alone.
+        visits = self.visitor.visit(where.online - where.isolated, lambda: self.system.read_text(INTERRUPTS))
         with self.visitor.kept_on(visits.arrived):
             later = self._later(seen)
         return later, where, timers(later, where, visits)

@@ -22,10 +22,11 @@ from cvmtune.observe.procfs import interrupt_cpus, parse_cpu_times, parse_interr
 from cvmtune.observe.steal import busy_s
 
 INTERRUPTS = "/proc/interrupts"
-# What the rows of a CPU's own timer say, and of an IPI that stands for it where a CPU has none. Those of a
-# host's guests ("kvm guest vtimer") are for others.
-_TIMER = re.compile(r"\barch_(?:mem_)?timer\b|\btimer broadcast\b|\btimer$", re.IGNORECASE)
-_GUESTS = re.compile(r"\bkvm guest\b")
+# What the rows of a CPU's own timer say (drivers/clocksource/arm_arch_timer.c). Those of guests ("kvm
+# guest vtimer") are for others, and so are those of devices ("watchdog-timer").
+_TIMER = re.compile(r"(?:^|[^\w-])arch_(?:mem_)?timer\b", re.IGNORECASE)
+# The IPI that stands for it where a CPU has none: its row is there on all, and mostly zero.
+_BROADCAST = "Timer broadcast interrupts"
 # So long a CPU must have been busy to have met some tick: of 100 Hz, the slowest, five.
 _BUSY_S = 0.05
 
@@ -37,12 +38,11 @@ def timer_counts(text: str) -> dict[int, int]:
         name.strip(): " ".join(rest.split()[len(cpus) :])
         for name, _, rest in (line.partition(":") for line in text.splitlines()[1:])
     }
-    rows = [
-        counts
-        for name, counts in parse_interrupts(text).items()
-        # An IPI goes by its description already.
-        if _TIMER.search(what.get(name, name)) and not _GUESTS.search(what.get(name, name))
-    ]
+    found = parse_interrupts(text)
+    rows = [counts for name, counts in found.items() if _TIMER.search(what.get(name, ""))]
+    broadcast = found.get(_BROADCAST, ())
+    if any(broadcast):
+        rows.append(broadcast)
     return {cpu: sum(counts[column] for counts in rows) for column, cpu in enumerate(cpus)} if rows else {}
 
 
@@ -145,7 +145,7 @@ def timers(capture: Capture, where: Platform, visits: Visits) -> Timers:
     for cpu in where.online:
         if cpu not in then or cpu not in now:
             unknown[cpu] = f"no row of a timer: {capture.why_not(INTERRUPTS)}"
-        elif visits.grew.get(cpu) or now[cpu] > then[cpu]:
+        elif visits.grew.get(cpu) or now[cpu] != then[cpu]:
             arrives.add(cpu)
         elif cpu in tickless:
             unknown[cpu] = "it may run a program without a tick (nohz_full)"
