@@ -441,7 +441,7 @@ def test_dry_run_of_persist_changes_nothing_and_tells_all(
     outcome = guest.run("persist", *argv, "--json")
     assert content.json == {**outcome.json, "done": False}
     assert outcome.json["done"] is True
-    assert outcome.json.keys() == {"schema", "done", "files", "commands"}
+    assert outcome.json.keys() == {"schema", "done", "drop_ins", "files", "commands"}
     assert outcome.json["commands"] == [shlex.join(argv) for argv in commands]
     assert outcome.json["files"] == {
         str(guest.root / name): (guest.root / name).read_text() for name in (SETTINGS, UNIT)

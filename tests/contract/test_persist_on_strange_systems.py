@@ -23,7 +23,7 @@ from cvmtune.commands import site, systemd, unit_files
 from cvmtune.core import command
 from tests.fakes.controls import CQ_IDLE_US, CQ_POLL, IPI, IPI_POLL_US
 from tests.fakes.systemd import OLD_UNIT, UNIT, FakeSystemd, needs_systemctl, needs_systemd_analyze
-from tests.fakes.tree import OUR_RELEASE, VENDOR_RELEASE, Machine, Mount, our_guest, vendor_guest
+from tests.fakes.tree import OUR_RELEASE, VENDOR_RELEASE, Machine, Mount, Outcome, our_guest, vendor_guest
 
 SETTINGS = "etc/cvmtune/persisted.toml"
 LINK = "etc/systemd/system/multi-user.target.wants/cvmtune.service"
@@ -51,9 +51,10 @@ def vendor(tmp_path: Path) -> Machine:
     return vendor_guest(tmp_path / "root")
 
 
-def persisted(machine: Machine, *argv: str) -> None:
+def persisted(machine: Machine, *argv: str) -> Outcome:
     outcome = machine.run("persist", *argv)
     assert (outcome.status, outcome.err) == (0, ""), outcome
+    return outcome
 
 
 def unit_text(machine: Machine) -> str:
@@ -474,7 +475,7 @@ def test_killed_at_any_step(tmp_path: Path, begin: str, argv: tuple[str, ...]) -
     [
         (UNIT, 0, "not persisted: a persist was interrupted"),
         (SETTINGS, 1, "at each boot nothing can be applied"),
-        (LINK, 0, "cvmtune.service is not enabled"),
+        (LINK, 0, "not persisted: cvmtune.service is not enabled"),
     ],
 )
 def test_verify_tells_what_is_half_there(guest: Machine, gone: str, status: int, told: str) -> None:
@@ -483,6 +484,25 @@ def test_verify_tells_what_is_half_there(guest: Machine, gone: str, status: int,
     (guest.root / gone).unlink(missing_ok=True)
     outcome = guest.run("verify")
     assert (outcome.status, told in outcome.out) == (status, True), outcome
+
+
+def test_unit_that_was_disabled_applies_nothing(guest: Machine) -> None:
+    persisted(guest, "database")
+    (guest.root / LINK).unlink()
+    restart(guest)
+    outcome = guest.run("verify", "--json")
+    assert (outcome.status, outcome.json["persisted"]["at_boot"]) == (0, False)
+
+
+@pytest.mark.parametrize("folder", ["etc/systemd/system", "run/systemd/system"])
+def test_drop_in_of_an_administrators_is_told_and_left(guest: Machine, folder: str) -> None:
+    drop_in = guest.user_file(f"/{folder}/cvmtune.service.d/override.conf", "[Service]\nExecStart=\n")
+    told = f"what cvmtune.service does is changed by {drop_in}"
+    assert told in persisted(guest, "database").out
+    assert told in guest.run("verify").out
+    removed = guest.run("unpersist")
+    assert f"left: {drop_in}, a drop-in" in removed.out
+    assert drop_in.exists()
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[set]\nipi = 'x'\n", "\0\xff", "[set]\nfuture = 1\n"])

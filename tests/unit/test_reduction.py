@@ -57,7 +57,8 @@ STRANGER: Mapping[str, str] = {
     PORTLIST: "rdma 20049\ntcp 2049\n",
     "/sys/devices/system/cpu/hotplug/states": "1: private-driver:online\n154: hypervisor/arm/pvtime:online\n",
     "/proc/interrupts": GUEST["/proc/interrupts"].replace("virtio0", "mlx5_comp0@pci:0000:3b:00.0"),
-    "/proc/1/cgroup": "0::/init.scope\n",
+    "/proc/1/cgroup": "0::/acme/init.scope\n",
+    "/sys/bus/auxiliary/devices/arm_cca_guest.x/uevent": "DRIVER=oem7\n",
 }
 SECRETS = (
     *("hunter2", "luks", "192.0.2", "svc_backup", "CORP", "example.test", "secret-vol", "tenant", "customer"),
@@ -71,6 +72,8 @@ SECRETS = (
         "cifs",
         "/mnt/s",
         "proc4ops",
+        "acme",
+        "oem7",
         "vda",
     ),
 )
@@ -109,6 +112,23 @@ def test_nothing_private_is_recorded() -> None:
     assert judged(*again) == judged(before, after)
     mount = load(*again).mounts[0]
     assert (mount.points, mount.rpcs) == (("/data", "/more"), 800)
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "kept"),
+    [
+        ("/proc/1/cgroup", "5:cpuset:/kubepods/pod-acme\n0::/\n", "0::/kubepods\n"),
+        ("/run/systemd/container", "lxc\nacme\n", "lxc\n"),
+        (
+            "/proc/cmdline",
+            "virtcca_cvm_guest=acme nohlt=acme cvm-guest=1",
+            "virtcca_cvm_guest=- nohlt=- cvm_guest=1\n",
+        ),
+        ("/proc/cmdline", "a -- nohlt", "-\n"),
+    ],
+)
+def test_no_more_than_what_is_read(path: str, text: str, kept: str) -> None:
+    assert reduced(Capture({path: text})).files[path] == kept
 
 
 def test_only_numbers_tell_servers_apart() -> None:

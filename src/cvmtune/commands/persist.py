@@ -53,7 +53,10 @@ def persist(site: Site, what: str | None, flags: Mapping[str, str], *, dry_run: 
         systemd.check_runs(site)
         _check_program()
         _put_in_place(site, files, place, found, commands)
-    _tell(files, commands, f"{one.source} is applied at each boot", dry_run=dry_run, as_json=as_json)
+    done = f"{one.source} is applied at each boot"
+    if note := unit_files.changed_by(found):
+        done = f"{done}; but {note}"
+    _tell(files, commands, found.drop_ins, done, dry_run=dry_run, as_json=as_json)
     return 0
 
 
@@ -82,7 +85,9 @@ def unpersist(site: Site, *, dry_run: bool, as_json: bool) -> int:
     if found.kind in ("masked", "foreign"):
         whose = "masked" if found.kind == "masked" else "not made by cvmtune persist"
         done = f"{done}\nleft: {found.path}, {whose}"
-    _tell(dict.fromkeys(ours, ""), commands, done, dry_run=dry_run, as_json=as_json)
+    for path in found.drop_ins:
+        done = f"{done}\nleft: {path}, a drop-in"
+    _tell(dict.fromkeys(ours, ""), commands, found.drop_ins, done, dry_run=dry_run, as_json=as_json)
     return 0
 
 
@@ -194,13 +199,20 @@ def _reload(site: Site) -> None:
 
 
 def _tell(
-    files: Mapping[Path, str], commands: Sequence[Sequence[str]], done: str, *, dry_run: bool, as_json: bool
+    files: Mapping[Path, str],
+    commands: Sequence[Sequence[str]],
+    drop_ins: Sequence[Path],
+    done: str,
+    *,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     lines = [command.format_command(argv) for argv in commands]
     if as_json:
         content = {
             "schema": 1,
             "done": not dry_run,
+            "drop_ins": [str(path) for path in drop_ins],
             "files": {str(path): text for path, text in files.items()},
         }
         print(json.dumps({**content, "commands": lines}, indent=2))

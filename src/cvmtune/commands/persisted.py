@@ -47,8 +47,10 @@ def look(site: Site) -> Persisted:
     if found.kind == "none":
         left = "a persist was interrupted: try it again, or cvmtune unpersist"
         return Persisted(False, note=f"not persisted: {left}" if site.persisted.exists() else "")
-    disabled = "cvmtune.service is not enabled: systemctl enable cvmtune, or cvmtune unpersist"
-    note = "" if found.links else disabled
+    if not found.links:
+        disabled = "cvmtune.service is not enabled: systemctl enable cvmtune, or cvmtune unpersist"
+        return Persisted(False, note=f"not persisted: {disabled}")
+    note = unit_files.changed_by(found)
     try:
         profile = site.profiles.load(str(site.persisted))
     except CvmtuneError as error:

@@ -30,13 +30,14 @@ Kind = Literal["none", "ours", "masked", "foreign"]
 class Found:
     """The units of this name: `kind` is that of the one that counts, at `path`; `ours` are all of ours.
 
-    `links` have it started at boot.
+    `links` have it started at boot. `drop_ins` change what it does (systemd.unit(5)).
     """
 
     kind: Kind
     path: Path | None
     ours: tuple[Path, ...]
     links: tuple[Path, ...]
+    drop_ins: tuple[Path, ...] = ()
 
 
 def find(site: Site) -> Found:
@@ -49,7 +50,18 @@ def find(site: Site) -> Found:
     enabled = (folder / UNIT for folder in (site.root / _ADMINS).glob("*.target.*"))
     # One that leads nowhere is left of a unit that was removed.
     links = tuple(sorted(link for link in enabled if os.path.lexists(link)))
-    return Found(kinds[path] if path else "none", path, ours, links)
+    drop_ins = {
+        os.path.realpath(one): one
+        for directory in reversed(_PATH)
+        for one in sorted((site.root / directory / f"{UNIT}.d").glob("*.conf"))
+    }
+    return Found(kinds[path] if path else "none", path, ours, links, tuple(drop_ins.values()))
+
+
+def changed_by(found: Found) -> str:
+    """Say which drop-ins change what the unit does; "" if none does."""
+    paths = ", ".join(map(str, found.drop_ins))
+    return f"what cvmtune.service does is changed by {paths}" if paths else ""
 
 
 def stale(site: Site) -> list[Path]:

@@ -19,7 +19,8 @@ def unknown(capture: Capture, known: Sequence[FeatureStatus]) -> Iterator[Risk]:
     told = (closed, unseen(capture))
     for one in known:
         if one.status == "unknown" and one.problem not in told:
-            yield Risk(f"{one.name}: {one.problem.splitlines()[0]}", "look at the kernel's log")
+            what, _, next_step = one.problem.partition("\n  next: ")
+            yield Risk(f"{one.name}: {what.splitlines()[0]}", next_step or "look at the kernel's log")
     if why := view(capture):
         yield Risk(
             f"{why}: CPUs' times, interrupts, mounts and VMs are not all the machine's, or another's",

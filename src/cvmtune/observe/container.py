@@ -35,9 +35,14 @@ def container(capture: Capture) -> str:
     for point, kind in mounted(capture):
         if _COVERED.fullmatch(point):
             return f"{kind} mounted on {point}"
-    if match := _GROUP.search(capture.get("/proc/1/cgroup") or ""):
-        return f"{match[1]}, by /proc/1/cgroup"
-    return ""
+    kind = runtime(capture.get("/proc/1/cgroup") or "")
+    return f"{kind}, by /proc/1/cgroup" if kind else ""
+
+
+def runtime(cgroup: str) -> str:
+    """Return whose container a process is in, by its groups; "" if in none's."""
+    match = _GROUP.search(cgroup)
+    return match[1] if match else ""
 
 
 def _is_whole(capture: Capture) -> bool:

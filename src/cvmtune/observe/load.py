@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -87,8 +88,10 @@ def load(before: Capture, after: Capture, where: Platform) -> Load:
     one."""
     seconds = uptime(after.files) - uptime(before.files)
     boot = "/proc/sys/kernel/random/boot_id"
-    # Not "<= 0": it is nan where a time is not known.
-    if not seconds > 0 or before.get(boot) != after.get(boot):
+    for one in (before, after):
+        if math.isnan(uptime(one.files)):
+            raise ValueError(f"how much time has passed cannot be told: {one.why_not('/proc/uptime')}")
+    if seconds <= 0 or before.get(boot) != after.get(boot):
         raise ValueError("the second capture is not a later one of the same machine")
     cpus = _cpus(before, after, seconds)
     listens, served = served_over_rdma(before, after, seconds)

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from cvmtune.observe import monitor
 from cvmtune.observe.capture import Capture
 from cvmtune.observe.command_line import parameters
-from cvmtune.observe.container import mounted, root_type
+from cvmtune.observe.container import mounted, root_type, runtime
 from cvmtune.observe.nfs import parse_mountinfo, parse_mounts
 
 # The kernel's parameters that tell something; the others may hold anything.
-_PARAMETERS = frozenset((*monitor.PARAMETERS, "nohlt"))
+_PARAMETERS = frozenset((*monitor.PARAMETERS, "nohlt", "hlt"))
+# Values that mean something; what another one says is nobody's business.
+_VALUE = re.compile(r"\+?[0-9]{1,20}|protected|nvhe|nested|none|")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,10 @@ class Reduction:
     reduce: Callable[[str], str]
 
     def fits(self, path: str) -> bool:
-        return re.fullmatch(re.escape(self.paths).replace(r"\*", "[^/]+"), path) is not None
+        return (
+            re.fullmatch(re.escape(self.paths).replace(r"\*\*", ".+").replace(r"\*", "[^/]+"), path)
+            is not None
+        )
 
 
 def _lines(pattern: str) -> Callable[[str], str]:
@@ -41,7 +46,7 @@ def _lines(pattern: str) -> Callable[[str], str]:
 
 def _cmdline(text: str) -> str:
     told = (
-        name if value is None else f'{name}="{value}"' if " " in value else f"{name}={value}"
+        name if value is None else f"{name}={value if _VALUE.fullmatch(value) else '-'}"
         for name, value in parameters(Capture({"/proc/cmdline": text}))
         if name in _PARAMETERS
     )
@@ -107,6 +112,11 @@ def _interrupts(text: str) -> str:
     return "\n".join(kept)
 
 
+def _runtime(text: str) -> str:
+    kind = runtime(text)
+    return f"0::/{kind}\n" if kind else ""
+
+
 def _first_words(text: str) -> str:
     return "".join(f"{line.split()[0]}\n" for line in text.splitlines() if line.split())
 
@@ -117,6 +127,9 @@ REDUCTIONS: Sequence[Reduction] = (
         "nohlt, kvm-arm.mode=, virtcca_cvm_*= and cvm_guest= of the kernel's command line",
         _cmdline,
     ),
+    Reduction("/proc/1/cgroup", "which container's group it is, if one's", _runtime),
+    Reduction("/run/systemd/container", "the kind of container", lambda text: f"{text.splitlines()[0]}\n"),
+    Reduction("/sys/**/uevent", "that it is there", lambda text: ""),
     # Podman tells names in it.
     Reduction("/run/.containerenv", "that it is there", lambda text: ""),
     Reduction("/proc/mounts", "of NFS mounts: place and transport", _mounts),
@@ -165,6 +178,8 @@ def contents(capture: Capture) -> list[tuple[str, str]]:
     for path in sorted(capture.files):
         reduction = _reduction(path)
         found.setdefault(*((reduction.paths, reduction.kept) if reduction else (_pattern(path), "whole")))
+    if capture.unreadable:
+        found["what cannot be read"] = "the path and the error"
     return list(found.items())
 
 
