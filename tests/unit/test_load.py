@@ -105,9 +105,9 @@ def test_capture_that_is_no_later_one_is_an_error(uptime: str | None) -> None:
 @pytest.mark.parametrize("text", ["", "\n", "x\n", "nan 1\n", "inf 1\n", "-1.00 1\n", None])
 def test_capture_of_an_unknown_time_is_an_error(text: str | None) -> None:
     """Rates since boot would look like rates."""
-    for pair in (({UPTIME: text}, {}), ({}, {UPTIME: text})):
+    for after, before in (({UPTIME: text}, GUEST), ({}, {UPTIME: text})):
         with pytest.raises(ValueError, match="how much time has passed cannot be told: /proc/uptime"):
-            guest(*pair)
+            guest(after, before)
 
 
 @pytest.mark.parametrize("boot", ["5f2e3f9c-4f4c-4c43-9d0d-5d2f1f6a3a01\n", "", None])
