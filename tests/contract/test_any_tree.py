@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fakes.tree import MACHINES, Machine, Outcome
+from tests.fakes.tree import CPUS, MACHINES, Machine, Outcome
 
 # What is applied where, so that there is something to plan.
 _ASKED = {

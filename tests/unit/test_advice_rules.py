@@ -178,7 +178,7 @@ def test_ipi_minds_cpuidle() -> None:
     load = system(cpus=[cpu(), cpu(4000)], files={**OURS, deep: "0\n"})
     found = advise_ipi(load)
     assert not found.settings
-    assert "cpuidle may take 1 deeper than WFI" in found.reason
+    assert "cpuidle may take CPU 1 deeper than WFI" in found.reason
     assert advise_ipi(replace(load, now=Capture({**OURS, deep: "1\n"}))).settings["ipi"] == "2"
 
 

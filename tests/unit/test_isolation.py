@@ -31,6 +31,11 @@ def partition(group: str, cpus: str, kind: str = "isolated") -> dict[str, str]:
         ({f"{CPUS}/isolated": "1\n", f"{CPUS}/nohz_full": "(null)\n"}, {1: "isolated (isolcpus)"}),
         ({f"{CPUS}/nohz_full": "1-2\n"}, dict.fromkeys((1, 2), "without a tick (nohz_full)")),
         ({ISOLATED: "1\n"}, {1: "isolated (a cpuset partition)"}),
+        # From Linux 6.12 on the cpusets' list has those of the command line as well.
+        (
+            {f"{CPUS}/isolated": "1\n", ISOLATED: "1-2\n"},
+            {1: "isolated (isolcpus)", 2: "isolated (a cpuset partition)"},
+        ),
         # Before Linux 6.7 the partitions alone tell; "root" ones are kept for their group as well.
         (partition("rt.slice", "1"), {1: "a cpuset partition's"}),
         (partition("a/b", "2-3", "root"), dict.fromkeys((2, 3), "a cpuset partition's")),
@@ -79,9 +84,9 @@ def chosen(
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({ISOLATED: "3\n"}, "left out: CPU 3 (isolated (a cpuset partition))"),
-        ({f"{CPUS}/isolated": "3\n"}, "left out: CPU 3 (isolated (isolcpus))"),
-        ({f"{CPUS}/nohz_full": "3\n"}, "left out: CPU 3 (without a tick (nohz_full))"),
+        ({ISOLATED: "3\n"}, "left out: CPU 3 (isolated: a cpuset partition)"),
+        ({f"{CPUS}/isolated": "3\n"}, "left out: CPU 3 (isolated: isolcpus)"),
+        ({f"{CPUS}/nohz_full": "3\n"}, "left out: CPU 3 (without a tick: nohz_full)"),
         (partition("rt.slice", "3"), "left out: CPU 3 (a cpuset partition's)"),
     ],
 )
