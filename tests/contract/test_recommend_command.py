@@ -122,6 +122,14 @@ def test_shows_masks_in_both_forms(guest: Machine, tmp_path: Path) -> None:
     assert "\nwfx: 3 = 0-1, wfx-guard Y\n" in our_host(tmp_path / "host").watch().out
 
 
+def test_one_cpu_is_in_the_singular(guest: Machine) -> None:
+    del guest.cpus[1:]
+    guest.go_on()
+    assert "guest, 1 CPU, watched for" in guest.watch().out
+    guest.run("apply", "--ipi", "c", "--ipi-poll-us", "100")
+    assert "up to 1 physical CPU kept busy by a polling vCPU;" in guest.run("apply", "--ipi", "4").out
+
+
 def test_says_what_is_on_without_need(guest: Machine) -> None:
     guest.run("apply", "--ipi", "c")
     for cpu in guest.cpus:
@@ -552,6 +560,7 @@ def test_both_pollers_say_that_steal_cannot_be_told(
         (f"{CPUS}/isolated", "cq-poll", {}, "which CPUs are kept from ordinary tasks cannot be told"),
         ("/sys/fs/cgroup/cpuset.cpus.isolated", "cq-poll", {}, "ordinary tasks cannot be told"),
         (f"{CPUS}/cpu2/cpuidle/state1/disable", "ipi", {}, "deeper than WFI cannot be told"),
+        (CMDLINE, "ipi", {}, f"(nohlt) cannot be told: {CMDLINE} cannot be read"),
     ],
 )
 def test_what_is_there_and_cannot_be_read_is_not_taken_for_missing(

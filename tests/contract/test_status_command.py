@@ -376,6 +376,7 @@ def test_statistics_that_are_locked_away_are_unknown(guest: Machine) -> None:
                 STAT: "and what this guest's vCPUs lose to others (steal) cannot be told: ",
                 f"{CPUS}/hotplug/states": "this guest's vCPUs lose to others (steal) cannot be told: ",
                 f"{CPUS}/online": "which CPUs are online cannot be told: ",
+                CMDLINE: "whether all CPUs poll elsewhere instead (nohlt) cannot be told: ",
                 f"{CPUS}/cpu2/cpuidle/state1/disable": "may take them deeper than WFI cannot be told: ",
             }.items()
         ),

@@ -259,6 +259,15 @@ def test_vendors_poller_is_not_changed_under_a_server() -> None:
     assert "stop the NFS server" in found.reason
 
 
+def test_ipi_of_one_cpu_is_in_the_singular() -> None:
+    found = advise_ipi(system(cpus=[cpu(), cpu(4000, idle=0.7)]))
+    assert found.reason.startswith("CPU 1 takes 4000 IPIs a second; it idles 70% of its time; ")
+    found = advise_ipi(system(cpus=[cpu(), cpu(4000, idle=0.01)]))
+    assert "but it hardly idles: only" in found.reason
+    found = advise_ipi(system(cpus=[cpu(4000)], files={SOFT_IPI: "0\n"}, flavour="vendor"))
+    assert found.cost.startswith("its ONLY vCPU polls: 1 physical CPU busy always")
+
+
 def test_ipi_is_of_no_use_with_nohlt() -> None:
     files = {**OURS, "/proc/cmdline": "console=ttyAMA0 nohlt\n"}
     assert "nohlt" in advise_ipi(system(cpus=[cpu(), cpu(4000)], files=files)).reason

@@ -16,6 +16,7 @@ from cvmtune.observe.procfs import parse_cpu_times, uptime
 from cvmtune.observe.steal import Lost, most, shares, since_boot
 from cvmtune.observe.vms import doubt, unowned, vms
 
+_CMDLINE = "/proc/cmdline"
 _HOTPLUG = f"{CPUS}/hotplug/states"
 _STATE = re.compile(rf"({CPUS}/cpu(\d+)/cpuidle/state[1-9]\d*)/disable")
 # What hides whether a state is disabled: its file, or a directory above that.
@@ -99,3 +100,8 @@ def deep_idle_untold(capture: Capture, cpus: CpuMask) -> str:
 def nohlt(capture: Capture) -> bool:
     """Tell whether idle CPUs poll in the generic idle loop, by the command line."""
     return polls_when_idle(capture)
+
+
+def nohlt_untold(capture: Capture) -> str:
+    """Return why that cannot be told, as a clause; "" if it can."""
+    return capture.why_not(_CMDLINE) if _CMDLINE in capture.unreadable else ""

@@ -84,7 +84,7 @@ def _role(capture: Capture, signs: Signs) -> tuple[Role, Monitor]:
 
 
 def _flavour(capture: Capture, signs: Signs) -> Flavour:
-    if not signs.ours.isdisjoint(capture.files):
+    if any(_there(capture, path) for path in signs.ours):
         return "ours"
     if any(_there(capture, path) for path in signs.features):
         return "vendor"

@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cvmtune.core.figure import Figure, Unknown, known, total
-from cvmtune.features.cq_poll.knob import IDLE_US, PATH
+from cvmtune.features.cq_poll.knob import PATH
 from cvmtune.features.cq_poll.placement import MIN_POLLER_IDLE, kept_for_others, place
-from cvmtune.features.cq_poll.settings import CQ_POLL
+from cvmtune.features.cq_poll.settings import CQ_IDLE_US, CQ_POLL
 from cvmtune.features.feature import Advice
+from cvmtune.features.status import of_parameter
 from cvmtune.features.words import between, overcommitted, round_up, time_lost
 from cvmtune.observe.captured import CapturedSystem
 from cvmtune.observe.isolation import kept_untold
@@ -97,9 +98,10 @@ def _at_work(load: Load) -> tuple[int | None, str]:
 def _window(load: Load, rtt_ms: float | None) -> tuple[int | None, str]:
     """How long the poller is to go on without a completion, in us, None where that cannot be set; and for how
     long its CPU is busy, in words."""
-    if IDLE_US in load.now.unreadable:
-        return None, f"always, unless a window is set: {load.now.why_not(IDLE_US)}"
-    if IDLE_US not in load.now.files:
+    present = of_parameter(load.now, CQ_IDLE_US)
+    if isinstance(present, Unknown):
+        return None, f"always, unless a window is set: {present.why}"
+    if present is None:
         return None, "always: this kernel's poller never sleeps"
     # Where no round trip is known the window is the default.
     window_us = between(WINDOW_US, round_up(WINDOW_IN_RTTS * 1000 * (rtt_ms or 0.0), 1000))

@@ -16,9 +16,11 @@ from collections.abc import Mapping, Sequence
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.figure import Figure, Unknown, known, reasons, total
 from cvmtune.features.feature import Advice
-from cvmtune.features.soft_ipi.knob import PATH, POLL_US, ROW
+from cvmtune.features.soft_ipi.knob import PATH, ROW
+from cvmtune.features.soft_ipi.settings import POLL_US
+from cvmtune.features.status import of_parameter
 from cvmtune.features.words import between, count, named_cpus, overcommitted, round_up, time_lost
-from cvmtune.observe.cpus import deep_idle, deep_idle_untold, nohlt
+from cvmtune.observe.cpus import deep_idle, deep_idle_untold, nohlt, nohlt_untold
 from cvmtune.observe.load import CpuLoad, Load
 
 # IPIs a second that a vCPU must take. Of fewer, more than 5 ms apart, most would be awaited longer than the
@@ -77,7 +79,7 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
     total = sum(rates[cpu] for cpu in chosen)
     return Advice(
         "ipi",
-        f"{_takers(chosen, rates)}; {_idling(chosen, idling)}, {time_lost(load)}",
+        f"{_takers(chosen, rates)}; {_idling(chosen, idling)}; {time_lost(load)}",
         settings,
         gain=(
             f"up to {total:.0f} IPIs a second without an exit; at the {IPI_SAVES_US:g} us each that is the "
@@ -93,6 +95,8 @@ def _refusal(load: Load, busy: Sequence[int]) -> str:
     """Why the CPUs that take IPIs are not to poll for them, as a clause; nothing if they may."""
     if nohlt(load.now):
         return "with nohlt on the command line no CPU polls for them"
+    if why := nohlt_untold(load.now):
+        return f"whether CPUs poll elsewhere instead (nohlt) cannot be told: {why}"
     if refusal := overcommitted(load):
         return refusal
     hidden = reasons({str(cpu): load.cpus[cpu].idle for cpu in busy})
@@ -119,9 +123,10 @@ def _bound(load: Load, rates: Sequence[float], idle: float) -> tuple[int | None,
     """How long CPUs with these rates of IPIs and this idle time in all are to poll, in us; and for how long
     they are busy, in words. None where no bound can be set."""
     always = f"{count(len(rates), 'physical CPU')} busy always, also when nothing is done"
-    if POLL_US in load.now.unreadable:
-        return None, f"{always}, unless a bound is set: {load.now.why_not(POLL_US)}"
-    if POLL_US not in load.now.files:
+    present = of_parameter(load.now, POLL_US)
+    if isinstance(present, Unknown):
+        return None, f"{always}, unless a bound is set: {present.why}"
+    if present is None:
         return None, f"{always}: this kernel has no bound"
     bound_us = between(BOUND_US, round_up(BOUND_IN_GAPS * 1e6 / min(rates), 100))
     return bound_us, (

@@ -13,7 +13,7 @@ from cvmtune.features.soft_ipi.settings import IPI, POLL_US
 from cvmtune.features.status import in_words, of_setting, sums, table
 from cvmtune.features.words import named_cpus
 from cvmtune.observe.capture import CPUS, Capture
-from cvmtune.observe.cpus import deep_idle, deep_idle_untold, nohlt, stolen
+from cvmtune.observe.cpus import deep_idle, deep_idle_untold, nohlt, nohlt_untold, stolen
 from cvmtune.observe.platform import Platform
 from cvmtune.observe.procfs import IPI_ROWS, parse_interrupts
 from cvmtune.observe.unreadable import is_hidden, why
@@ -73,6 +73,11 @@ def risks(capture: Capture, where: Platform, status: FeatureStatus) -> Iterator[
         yield Risk(
             f"{named}, but with nohlt all CPUs poll elsewhere, and take IPIs by hardware",
             "boot without nohlt",
+        )
+    elif why := nohlt_untold(capture):
+        yield Risk(
+            f"{named}, and whether all CPUs poll elsewhere instead (nohlt) cannot be told: {why}",
+            "run as root, on the machine itself",
         )
 
 
