@@ -18,7 +18,7 @@ from unittest.mock import ANY, patch
 import pytest
 
 from cvmtune.commands import recommend
-from tests.fakes.controls import BOOT_ID, CQ_POLL, IPI, IPI_POLL_US, WFX
+from tests.fakes.controls import BOOT_ID, CQ_IDLE_US, CQ_POLL, IPI, IPI_POLL_US, WFX, WFX_GUARD
 from tests.fakes.tree import (
     CMDLINE,
     CPUS,
@@ -81,7 +81,19 @@ def test_says_what_to_set_and_why(tmp_path: Path, name: str) -> None:
     machine = MACHINES[name](tmp_path / "root")
     content = machine.watch("--json").json
     assert content.keys() == {
-        *("schema", "kind", "version", "role", "kernel", "cpus", "own_cpus", "seconds", "settings", "advice"),
+        *(
+            "schema",
+            "kind",
+            "version",
+            "role",
+            "kernel",
+            "cpus",
+            "own_cpus",
+            "seconds",
+            "settings",
+            "advice",
+            "unknown",
+        ),
     }
     assert (content["schema"], content["kind"]) == (1, "recommendation")
     assert content["seconds"] == 10
@@ -109,6 +121,14 @@ def test_shows_masks_in_both_forms(guest: Machine, tmp_path: Path) -> None:
     assert "\nipi: c = 2-3, ipi-poll-us " in text
     assert "\ncq-poll: 1, cq-idle-us " in text
     assert "\nwfx: 3 = 0-1, wfx-guard Y\n" in our_host(tmp_path / "host").watch().out
+
+
+def test_one_cpu_is_in_the_singular(guest: Machine) -> None:
+    del guest.cpus[1:]
+    guest.go_on()
+    assert "guest, 1 CPU, watched for" in guest.watch().out
+    guest.run("apply", "--ipi", "c", "--ipi-poll-us", "100")
+    assert "up to 1 physical CPU kept busy by a polling vCPU;" in guest.run("apply", "--ipi", "4").out
 
 
 def test_says_what_is_on_without_need(guest: Machine) -> None:
@@ -532,6 +552,90 @@ def test_the_poller_gets_no_isolated_cpu(guest: Machine, path: str, text: str) -
     content = guest.watch("--json").json
     assert content["settings"]["cq-poll"] == "0"
     assert "left out: CPU 1 (" in advised(content, "cq-poll")["reason"]
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "why"),
+    [
+        (f"{CPUS}/hotplug/states", "  0: offline\n", "its hypervisor does not tell it (no steal clock)"),
+        (f"{CPUS}/hotplug/states", None, "hotplug/states cannot be read (Permission denied)"),
+    ],
+)
+def test_both_pollers_say_that_steal_cannot_be_told(
+    guest: Machine, path: str, text: str | None, why: str
+) -> None:
+    if text is None:
+        guest.system.break_("read", path, errno.EACCES)
+    else:
+        guest.put(path, text)
+    content = guest.watch("--json").json
+    assert content["settings"] == WANTED["our_guest"]
+    assert content["own_cpus"] is False
+    for name in ("ipi", "cq-poll"):
+        reason = advised(content, name)["reason"]
+        assert "whether others take its physical CPUs (steal) cannot be told: " in reason
+        assert why in reason
+    assert ("no steal clock" in guest.watch().out) == (text is not None)
+
+
+@pytest.mark.parametrize(
+    ("path", "feature", "settings", "words"),
+    [
+        (IPI_POLL_US, "ipi", {"ipi": "c"}, f"unless a bound is set: {IPI_POLL_US} cannot be read"),
+        (CQ_IDLE_US, "cq-poll", {"cq-poll": "1"}, f"unless a window is set: {CQ_IDLE_US} cannot be read"),
+        (f"{CPUS}/isolated", "cq-poll", {}, "which CPUs are kept from ordinary tasks cannot be told"),
+        ("/sys/fs/cgroup/cpuset.cpus.isolated", "cq-poll", {}, "ordinary tasks cannot be told"),
+        (f"{CPUS}/cpu2/cpuidle/state1/disable", "ipi", {}, "deeper than WFI cannot be told"),
+        (CMDLINE, "ipi", {}, f"(nohlt) cannot be told: {CMDLINE} cannot be read"),
+    ],
+)
+def test_what_is_there_and_cannot_be_read_is_not_taken_for_missing(
+    guest: Machine, path: str, feature: str, settings: dict[str, str], words: str
+) -> None:
+    if not guest.file(path).exists():
+        guest.put(path, "\n")
+    guest.system.break_("read", path, errno.EACCES)
+    found = advised(guest.watch("--json").json, feature)
+    assert found["settings"] == settings
+    assert words in found["reason"] + found["cost"]
+    assert "this kernel" not in found["cost"]
+
+
+def test_a_guard_that_cannot_be_read_is_told(host: Machine) -> None:
+    host.system.break_("read", WFX_GUARD, errno.EACCES)
+    found = advised(host.watch("--json").json, "wfx")
+    assert found["settings"] == {"wfx": "3"}
+    assert f"whether the guard is on cannot be told, and it is not set: {WFX_GUARD}" in found["cost"]
+
+
+def test_a_recommendation_without_known_cpus_is_for_any(guest: Machine) -> None:
+    guest.system.break_("read", f"{CPUS}/possible", errno.EACCES)
+    path = recommended(guest)
+    content = json.loads(path.read_text())
+    assert content["cpus"] is None
+    assert content["unknown"] == {"cpus": f"{CPUS}/possible cannot be read (Permission denied)"}
+    assert "it is for CPUs" not in guest.run("apply", str(path), "--dry-run").err
+
+
+def test_a_poller_on_a_cpu_that_is_isolated_is_to_move(guest: Machine) -> None:
+    guest.run("apply", "--cq-poll", "1")
+    guest.put(f"{CPUS}/isolated", "1\n")
+    found = advised(guest.watch("--json").json, "cq-poll")
+    assert found["settings"]["cq-poll"] == "0"
+    assert "CPU 1, which polls now, is isolated (isolcpus)" in found["reason"]
+
+
+def test_a_vendors_poller_on_a_cpu_that_is_isolated_stays(tmp_path: Path) -> None:
+    machine = MACHINES["vendor_guest"](tmp_path / "root")
+    machine.run("apply", "--cq-poll", "1")
+    machine.mount(Mount())
+    machine.put(f"{CPUS}/isolated", "1\n")
+    machine.go_on()
+    found = advised(machine.watch("--json").json, "cq-poll")
+    assert found["settings"] == {}
+    assert "may hang a mount when polling changes" in found["reason"]
+    assert "CPU 1, which polls now, is isolated (isolcpus)" in found["reason"]
+    assert "is on CPU 1, which is isolated (isolcpus)" in machine.run("status").out
 
 
 def test_the_poller_gets_no_cpu_of_a_partition(guest: Machine) -> None:

@@ -20,6 +20,7 @@ from tests.fakes.tree import (
     CPUS,
     DEBUG,
     MACHINES,
+    MOUNTS,
     RDMA,
     SOFT_STATS,
     STAT,
@@ -285,17 +286,110 @@ def sleepless(machine: Machine) -> None:
     machine.run("apply", "--cq-poll", "3", "--cq-idle-us", "0")
 
 
+def hides(path: str, *flags: str) -> Callable[[Machine], None]:
+    """A file that is there and cannot be read, once this has been applied."""
+
+    def arrange(machine: Machine) -> None:
+        machine.run("apply", *flags)
+        if not machine.file(path).exists():
+            machine.put(path, "\n")
+        machine.system.break_("read", path, errno.EACCES)
+
+    return arrange
+
+
+def no_clock(machine: Machine) -> None:
+    machine.run("apply", "--ipi", "c")
+    machine.put(f"{CPUS}/hotplug/states", "  0: offline\n")
+
+
+def isolated(machine: Machine) -> None:
+    machine.run("apply", "--cq-poll", "1")
+    machine.put(f"{CPUS}/isolated", "1\n")
+
+
+@pytest.mark.parametrize("name", ["online", "possible"])
+def test_cpus_that_cannot_be_told_are_null(guest: Machine, name: str) -> None:
+    guest.run("apply", "--ipi", "0-3")
+    guest.system.break_("read", f"{CPUS}/{name}", errno.EACCES)
+    why = f"{CPUS}/{name} cannot be read (Permission denied)"
+    cpus = status(guest)["cpus"]
+    assert (cpus[name], cpus["unknown"]) == (None, {name: why})
+    text = risks(guest)
+    assert "offline" not in text
+    assert "all 4 CPUs poll without a bound" in text
+    assert (f"cannot be told: {why}" in guest.run("status").out) == (name == "online")
+    if name == "online":
+        assert guest.run("apply", "--ipi", "all").status != 0
+        assert guest.run("apply", "--cq-poll", "last").status != 0
+    assert int(guest.settings()[IPI], 16) == 15
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "what"),
+    [
+        ("/sys/module/nvme_rdma/refcnt", "3\n", "module nvme_rdma is in use: its I/O hangs"),
+        ("/proc/fs/nfsd/portlist", "rdma 20049\n", "NFS is served over RDMA: its I/O hangs"),
+        (MOUNTS, None, "cannot tell whether NFS is mounted over RDMA: Permission denied"),
+        ("/sys/module/rpcrdma/refcnt", None, "cannot tell whether RDMA is in use: Permission denied"),
+    ],
+)
+def test_status_knows_what_apply_knows_of_a_vendors_polling(
+    tmp_path: Path, path: str, text: str | None, what: str
+) -> None:
+    machine = vendor_guest(tmp_path / "root")
+    if text is None:
+        machine.put(path, "0\n")
+        machine.system.break_("read", path, errno.EACCES)
+    else:
+        machine.put(path, text)
+    found = risks(machine)
+    assert what in found
+    assert "if polling is changed now" in found
+    assert "polls only what is mounted" not in found
+    assert machine.run("apply", "--cq-poll", "1").status != 0
+
+
+def test_statistics_that_are_locked_away_are_unknown(guest: Machine) -> None:
+    for path in (f"{DEBUG}/ib_core_cq_poll/cqs", f"{DEBUG}/ib_core_cq_poll/totals"):
+        guest.system.break_("read", path, errno.EPERM)
+    found = feature(guest, "cq-poll")
+    assert "queues polled and completions found cannot be told" in found["did"]
+    assert found["statistics"]["awake_ns"] is None
+    assert found["statistics"].keys() == found["unknown"].keys()
+
+
 @pytest.mark.parametrize(
     ("arrange", "risk"),
     [
         (all_poll, "all 4 CPUs poll without a bound"),
         (bounded, ""),
-        (offline, "CPUs 3 are to poll, and are offline"),
-        (deep, "CPUs 2 are to poll, and cpuidle may take them deeper than WFI"),
+        (offline, "CPU 3 is to poll, and is offline"),
+        (deep, "CPU 2 is to poll, and cpuidle may take it deeper than WFI"),
         (shallow, ""),
         (nohlt, "with nohlt all CPUs poll elsewhere"),
         (stolen, "lose time to others (steal)"),
         (sleepless, "the poller on CPU 3 never sleeps"),
+        *(
+            (hides(path, "--ipi", "c"), f"{words}{path} cannot be read (Permission denied)")
+            for path, words in {
+                STAT: "and what this guest's vCPUs lose to others (steal) cannot be told: ",
+                f"{CPUS}/hotplug/states": "this guest's vCPUs lose to others (steal) cannot be told: ",
+                f"{CPUS}/online": "which CPUs are online cannot be told: ",
+                CMDLINE: "whether all CPUs poll elsewhere instead (nohlt) cannot be told: ",
+                f"{CPUS}/cpu2/cpuidle/state1/disable": "may take them deeper than WFI cannot be told: ",
+            }.items()
+        ),
+        (hides(IPI_POLL_US, "--ipi", "0-3"), "all 4 CPUs poll, and whether with a bound cannot be told: "),
+        *(
+            (hides(path, "--cq-poll", "1"), words)
+            for path, words in {
+                CQ_IDLE_US: "whether the poller on CPU 1 ever sleeps cannot be told",
+                f"{CPUS}/isolated": "and whether that is kept from ordinary tasks cannot be told",
+            }.items()
+        ),
+        (no_clock, "its hypervisor does not tell it (no steal clock)"),
+        (isolated, "the poller is on CPU 1, which is isolated (isolcpus)"),
     ],
 )
 def test_names_a_guests_risks(guest: Machine, arrange: Callable[[Machine], None], risk: str) -> None:

@@ -178,7 +178,7 @@ def test_ipi_minds_cpuidle() -> None:
     load = system(cpus=[cpu(), cpu(4000)], files={**OURS, deep: "0\n"})
     found = advise_ipi(load)
     assert not found.settings
-    assert "cpuidle may take 1 deeper than WFI" in found.reason
+    assert "cpuidle may take CPU 1 deeper than WFI" in found.reason
     assert advise_ipi(replace(load, now=Capture({**OURS, deep: "1\n"}))).settings["ipi"] == "2"
 
 
@@ -257,6 +257,15 @@ def test_vendors_poller_is_not_changed_under_a_server() -> None:
     found = advise_cq_poll(replace(load, server_rpcs=2000.0, server_over_rdma=True), NOBODY)
     assert not found.settings
     assert "stop the NFS server" in found.reason
+
+
+def test_ipi_of_one_cpu_is_in_the_singular() -> None:
+    found = advise_ipi(system(cpus=[cpu(), cpu(4000, idle=0.7)]))
+    assert found.reason.startswith("CPU 1 takes 4000 IPIs a second; it idles 70% of its time; ")
+    found = advise_ipi(system(cpus=[cpu(), cpu(4000, idle=0.01)]))
+    assert "but it hardly idles: only" in found.reason
+    found = advise_ipi(system(cpus=[cpu(4000)], files={SOFT_IPI: "0\n"}, flavour="vendor"))
+    assert found.cost.startswith("its ONLY vCPU polls: 1 physical CPU busy always")
 
 
 def test_ipi_is_of_no_use_with_nohlt() -> None:

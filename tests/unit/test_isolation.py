@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ import pytest
 from cvmtune.core.figure import Unknown
 from cvmtune.features.feature import Advice
 from cvmtune.observe.capture import CGROUPS, CPUS, Capture
-from cvmtune.observe.isolation import kept, nodes, siblings
+from cvmtune.observe.isolation import kept, kept_untold, nodes, siblings
 from cvmtune.observe.load import CpuLoad
 from tests.fakes.bound import advise_cq_poll, advise_wfx
 from tests.unit.test_advice_rules import NOBODY, OURS, cpu, mask, rdma, system, vcpu, vm
@@ -31,6 +32,11 @@ def partition(group: str, cpus: str, kind: str = "isolated") -> dict[str, str]:
         ({f"{CPUS}/isolated": "1\n", f"{CPUS}/nohz_full": "(null)\n"}, {1: "isolated (isolcpus)"}),
         ({f"{CPUS}/nohz_full": "1-2\n"}, dict.fromkeys((1, 2), "without a tick (nohz_full)")),
         ({ISOLATED: "1\n"}, {1: "isolated (a cpuset partition)"}),
+        # From Linux 6.12 on the cpusets' list has those of the command line as well.
+        (
+            {f"{CPUS}/isolated": "1\n", ISOLATED: "1-2\n"},
+            {1: "isolated (isolcpus)", 2: "isolated (a cpuset partition)"},
+        ),
         # Before Linux 6.7 the partitions alone tell; "root" ones are kept for their group as well.
         (partition("rt.slice", "1"), {1: "a cpuset partition's"}),
         (partition("a/b", "2-3", "root"), dict.fromkeys((2, 3), "a cpuset partition's")),
@@ -79,9 +85,9 @@ def chosen(
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({ISOLATED: "3\n"}, "left out: CPU 3 (isolated (a cpuset partition))"),
-        ({f"{CPUS}/isolated": "3\n"}, "left out: CPU 3 (isolated (isolcpus))"),
-        ({f"{CPUS}/nohz_full": "3\n"}, "left out: CPU 3 (without a tick (nohz_full))"),
+        ({ISOLATED: "3\n"}, "left out: CPU 3 (isolated: a cpuset partition)"),
+        ({f"{CPUS}/isolated": "3\n"}, "left out: CPU 3 (isolated: isolcpus)"),
+        ({f"{CPUS}/nohz_full": "3\n"}, "left out: CPU 3 (without a tick: nohz_full)"),
         (partition("rt.slice", "3"), "left out: CPU 3 (a cpuset partition's)"),
     ],
 )
@@ -126,6 +132,32 @@ def test_poller_shares_no_core_with_who_is_busy() -> None:
     where, reason = chosen(files, [cpu(idle=0.3), cpu(idle=0.3), cpu(), cpu()])
     assert where == "3"
     assert "CPU 1, is busy, polls or is another's" in reason
+
+
+def test_cores_of_four_threads_are_in_the_plural() -> None:
+    files = {f"{CPUS}/cpu{one}/topology/thread_siblings_list": "0-3\n" for one in range(4)}
+    assert "the other threads of its core (SMT), CPUs 0-2, are idle enough" in chosen(files)[1]
+
+
+@pytest.mark.parametrize(
+    ("unreadable", "told"),
+    [
+        ({f"{CPUS}/nohz_full": errno.EACCES}, False),
+        ({f"{CGROUPS}/rt.slice/cpuset.cpus.partition": errno.EACCES}, False),
+        # A group that went meanwhile.
+        ({f"{CGROUPS}/rt.slice/cpuset.cpus.partition": errno.ENODEV}, True),
+        ({f"{CPUS}/present": errno.EACCES}, True),
+    ],
+)
+def test_cpus_of_which_it_cannot_be_told_whether_they_are_kept(
+    unreadable: Mapping[str, int], told: bool
+) -> None:
+    assert bool(kept_untold(Capture({}, unreadable))) is not told
+
+
+@pytest.mark.parametrize(("text", "told"), [("", True), ("(null)\n", True), ("1,3\n", True), ("9-\n", False)])
+def test_lists_that_are_none_tell_nothing(text: str, told: bool) -> None:
+    assert bool(kept_untold(Capture({f"{CPUS}/isolated": text}))) is not told
 
 
 def test_cpu_of_which_it_is_not_known_whether_it_idles_gets_no_poller() -> None:

@@ -283,6 +283,11 @@ def test_host_whose_control_may_not_be_read_is_one() -> None:
         assert place(Capture({}, {path: errno.EACCES})).role == "host"
 
 
+def test_parameter_of_ours_that_may_not_be_read_is_ours() -> None:
+    path = "/sys/module/soft_ipi/parameters/poll_us"
+    assert place(Capture({"/sys/kernel/soft_ipi_passthrough": "0\n"}, {path: errno.EACCES})).flavour == "ours"
+
+
 def test_control_that_may_not_be_read_is_there() -> None:
     assert place(Capture({}, {"/sys/kernel/soft_ipi_passthrough": errno.EACCES})).flavour == "vendor"
     assert place(Capture({}, {"/proc/stat": errno.EACCES})).flavour == "neither"

@@ -17,7 +17,8 @@ from cvmtune.core.figure import Unknown
 from cvmtune.features.cq_poll.knob import rdma_mounts
 from cvmtune.features.feature import Risk
 from cvmtune.observe.capture import CPUS, KVM, Capture
-from cvmtune.observe.cpus import deep_idle, own_cpus, stolen
+from cvmtune.observe.cpus import deep_idle, nohlt, own_cpus, stolen
+from cvmtune.observe.reduction import reduced
 from cvmtune.observe.steal import MAX_STEAL
 from tests.fakes.bound import advise, features, load, place, risks
 from tests.fakes.capture import BOOT_ID, GUEST, HOST, changed, thread, vm
@@ -42,6 +43,7 @@ VENDOR: Mapping[str, str] = {
     "/sys/class/misc/tsi/dev": "10:123\n",
     IPI: "0\n",
     CQ_POLL: "Current polling thread is down\n",
+    MOUNTS: "",
 }
 
 
@@ -71,7 +73,7 @@ def test_all_is_well(files: Mapping[str, str]) -> None:
 def test_risk_says_what_to_do() -> None:
     (risk,) = guest({IPI: "2\n", "/proc/cmdline": "nohlt\n"})
     assert risk == Risk(
-        "CPUs 1 poll for IPIs, but with nohlt all CPUs poll elsewhere, and take IPIs by hardware",
+        "CPU 1 polls for IPIs, but with nohlt all CPUs poll elsewhere, and take IPIs by hardware",
         "boot without nohlt",
     )
 
@@ -232,7 +234,7 @@ def test_polling_guest_where_all_is_well() -> None:
 
 def test_host_that_polls() -> None:
     (risk,) = host({IPI: "2\n"})
-    assert "CPUs 1 poll for IPIs on a host" in risk.what
+    assert "CPU 1 polls for IPIs on a host" in risk.what
 
 
 def test_guest_that_polls_and_is_overcommitted() -> None:
@@ -249,20 +251,22 @@ def test_all_cpus_poll_without_a_bound(bound: str | None) -> None:
 
 def test_cpus_that_poll_and_are_offline() -> None:
     (risk,) = guest({IPI: "6\n", f"{CPUS}/possible": "0-3\n"})
-    assert risk.what == "CPUs 2 are to poll, and are offline"
+    assert risk.what == "CPU 2 is to poll, and is offline"
     found = [risk.what for risk in guest({IPI: "7\n", f"{CPUS}/possible": "0-3\n"})]
-    assert [what.split(" ")[0] for what in found] == ["all", "CPUs"]
+    assert [what.split(" ")[0] for what in found] == ["all", "CPU"]
 
 
 def test_online_cpus_that_are_not_known_are_not_all() -> None:
-    (risk,) = guest({IPI: "3\n", f"{CPUS}/online": "?\n"})
-    assert "offline" in risk.what
+    unbounded, online = guest({IPI: "3\n", f"{CPUS}/online": "?\n"})
+    # They are all that there can be.
+    assert "all 2 CPUs poll without a bound" in unbounded.what
+    assert f"which CPUs are online cannot be told: {CPUS}/online does not show it" in online.what
 
 
 def test_cpus_that_poll_and_may_sleep_deeply() -> None:
     states = {f"{CPUS}/cpu1/cpuidle/state1/disable": "0\n", f"{CPUS}/cpu0/cpuidle/state1/disable": "0\n"}
     (risk,) = guest({IPI: "2\n", **states})
-    assert "CPUs 1 are to poll, and cpuidle may take them deeper than WFI" in risk.what
+    assert "CPU 1 is to poll, and cpuidle may take it deeper than WFI" in risk.what
 
 
 @pytest.mark.parametrize(
@@ -284,10 +288,19 @@ def test_deep_idle(path: str, text: str, deep: set[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "matters"), [("nohlt", True), ("x nohlt y", True), ("nohlt=1", False), ("hlt", False)]
+    ("line", "matters"),
+    [
+        *((line, True) for line in ("nohlt", "x nohlt y", "nohlt=1", "hlt nohlt", 'nohlt" "', "nohltx")),
+        *(
+            (line, False)
+            for line in ("hlt", "nohlt hlt", "x -- nohlt", 'a="b nohlt"', "nohlt hlt=0", "x.nohlt")
+        ),
+    ],
 )
 def test_nohlt(line: str, matters: bool) -> None:
     assert bool(guest({IPI: "2\n", "/proc/cmdline": f"{line}\n"})) is matters
+    kept = reduced(Capture({"/proc/cmdline": f"{line}\n"}))
+    assert nohlt(kept) is matters
     assert guest({"/proc/cmdline": f"{line}\n"}) == []
 
 
@@ -410,7 +423,11 @@ def test_steal_since_boot_tells_where_no_time_has_passed() -> None:
 def test_guest_that_does_not_tell(text: str | None) -> None:
     seen = changed(GUEST, {"/proc/stat": text})
     assert own_cpus(seen, place(seen)) is None
-    assert guest({"/proc/stat": text, IPI: "2\n"}) == []
+    (risk,) = guest({"/proc/stat": text, IPI: "2\n"})
+    assert (
+        "CPU 1 polls for IPIs, and what this guest's vCPUs lose to others (steal) cannot be told" in risk.what
+    )
+    assert "/proc/stat" in risk.what
 
 
 def test_guest_that_has_just_begun() -> None:

@@ -17,10 +17,10 @@ from cvmtune.core.files import write_whole
 from cvmtune.core.text import columns
 from cvmtune.features.feature import Advice, FeatureStatus
 from cvmtune.features.registry import Registry
+from cvmtune.features.words import count
 from cvmtune.observe import recording
 from cvmtune.observe.capture import Capture
-from cvmtune.observe.container import view
-from cvmtune.observe.cpus import counts_steal
+from cvmtune.observe.cpus import steal_untold
 from cvmtune.observe.load import Load
 
 # What `apply` knows a recommendation by.
@@ -75,9 +75,11 @@ def content(registry: Registry, seen: Load, advice: Sequence[Advice]) -> dict[st
         "version": __version__,
         "role": seen.place.role,
         "kernel": {"release": seen.place.release, "flavour": seen.place.flavour},
-        "cpus": seen.place.possible.to_list(),
+        # Null, and no condition of applying it, where it is not known.
+        "cpus": seen.place.possible.to_list() or None,
+        "unknown": {"cpus": seen.place.untold["possible"]} if "possible" in seen.place.untold else {},
         # A mask for vCPUs that own their CPUs is not to be applied once they do not, where that shows.
-        "own_cpus": seen.place.role == "guest" and counts_steal(seen.now) and not view(seen.now),
+        "own_cpus": seen.place.role == "guest" and not steal_untold(seen.now),
         "seconds": seen.seconds,
         "settings": registry.encode(wanted),
         "advice": [_advice(registry, one) for one in advice],
@@ -131,7 +133,7 @@ def _save(path: Path, before: Capture, after: Capture) -> CvmtuneError | None:
 def _print(registry: Registry, seen: Load, advice: Sequence[Advice]) -> None:
     settings = registry.settings
     present = {one.name: one for one in registry.status(seen.now, seen.place)}
-    print(f"{seen.place.role}, {len(seen.cpus)} CPUs, watched for {seen.seconds:.1f} s\n")
+    print(f"{seen.place.role}, {count(len(seen.cpus), 'CPU')}, watched for {seen.seconds:.1f} s\n")
     for one in advice:
         wanted = ", ".join(
             f"{'' if name == one.feature else f'{name} '}{settings[name].show(one.settings[name])}"

@@ -74,7 +74,11 @@ def _content(
         "confidential": where.confidential,
         "monitor": where.monitor,
         "kernel": {"release": where.release, "flavour": where.flavour},
-        "cpus": {"online": where.online.to_list(), "possible": where.possible.to_list()},
+        "cpus": {
+            "online": where.online.to_list() or None,
+            "possible": where.possible.to_list() or None,
+            "unknown": where.untold,
+        },
         "timer": _timer(timers) if timers else None,
         "features": [_feature(registry, one) for one in features],
         "applied": asdict(applied) if applied and applied.applied else None,
@@ -111,7 +115,7 @@ def _print(
     rows = [
         ("role", _role(where)),
         ("kernel", f"{where.release}, {_FLAVOURS[where.flavour]}"),
-        ("CPUs", f"{where.online.to_list()} online"),
+        ("CPUs", _online(where)),
         *([("timer", _timer_words(timers))] if timers else []),
         ("applied", _applied_words(registry, applied)),
     ]
@@ -150,6 +154,11 @@ def _role(where: Platform) -> str:
     if claimed:
         return f"guest, of a confidential guest's image: {claimed}"
     return "guest; not confidential, or behind a monitor that does not show itself, as pKVM"
+
+
+def _online(where: Platform) -> str:
+    why = where.untold.get("online")
+    return f"which are online cannot be told: {why}" if why else f"{where.online.to_list()} online"
 
 
 def _timer_words(timers: Timers) -> str:

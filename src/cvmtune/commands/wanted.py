@@ -79,7 +79,10 @@ def _recommended(site: Site, path: Path) -> Wanted:
             raise ValueError(f"kind {content['kind']!r}, schema {content['schema']!r}")
         settings = dict(content["settings"])
         require = Requirements(
-            role=str(content["role"]), own_cpus=content["own_cpus"] is True, possible=str(content["cpus"])
+            role=str(content["role"]),
+            own_cpus=content["own_cpus"] is True,
+            # Null where it was not known for which CPUs it is.
+            possible=None if content["cpus"] is None else str(content["cpus"]),
         )
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise UsageError(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from cvmtune.core.figure import Figure, Unknown, total
 from cvmtune.features.feature import FeatureStatus
@@ -16,6 +16,8 @@ from cvmtune.observe.vms import Vm
 from cvmtune.tuning.contract import KnobError
 from cvmtune.tuning.setting import Setting
 
+V = TypeVar("V")
+
 
 def of_setting(
     capture: Capture,
@@ -25,7 +27,7 @@ def of_setting(
     statistics: Mapping[str, Figure],
 ) -> FeatureStatus:
     """Return the status of a feature with the setting `main`, and a parameter `beside` it that may be
-    missing."""
+    missing. One that cannot be told is among the statistics, as Unknown."""
     system = CapturedSystem(capture)
     try:
         value = main.knob.value(system)
@@ -33,11 +35,27 @@ def of_setting(
         there = system.exists(main.knob.path)
         return FeatureStatus(main.name, "unknown" if there else "absent", problem=str(error))
     settings = {main.name: value}
-    if (text := beside.knob.read(system).value) is not None:
-        settings[beside.name] = beside.knob.decode(text)
+    said = list(did)
+    parameter = of_parameter(capture, beside)
+    if isinstance(parameter, Unknown):
+        statistics = {**statistics, beside.name: parameter}
+        said.append(f"{beside.name} {parameter}")
+    elif parameter is not None:
+        settings[beside.name] = parameter
     return FeatureStatus(
-        main.name, "off" if value == main.off else "on", settings, ", ".join(did), statistics
+        main.name, "off" if value == main.off else "on", settings, ", ".join(said), statistics
     )
+
+
+def of_parameter(capture: Capture, one: Setting[V]) -> V | Unknown | None:
+    """The value of a setting, None if the kernel has no such control. One that cannot be read is there."""
+    system = CapturedSystem(capture)
+    if not system.exists(one.knob.path):
+        return None
+    try:
+        return one.knob.value(system)
+    except KnobError:
+        return Unknown(capture.why_not(one.knob.path))
 
 
 def table(capture: Capture, path: str) -> str | Unknown:

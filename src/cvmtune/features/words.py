@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from cvmtune.core.cpumask import CpuMask
-from cvmtune.observe.cpus import counts_steal
+from cvmtune.core.figure import Unknown
+from cvmtune.observe.cpus import steal_untold
 from cvmtune.observe.load import Load
 from cvmtune.observe.steal import Lost, most
 
@@ -16,26 +17,38 @@ def overcommitted(load: Load) -> str:
     lost = steal(load)
     if lost.too_much:
         return f"this guest is overcommitted: {lost}"
-    # Where no steal is counted 0 is shown: time_lost() says so.
-    if lost.too_much is None and load.place.role == "guest" and counts_steal(load.now):
+    # Where a guest does not learn of it at all, it is advised all the same: time_lost() says so.
+    if lost.too_much is None and load.place.role == "guest" and not steal_untold(load.now):
         return str(lost)
     return ""
 
 
 def time_lost(load: Load) -> str:
-    """What a guest's vCPUs lose to others, as a clause."""
-    if not counts_steal(load.now):
-        return "and whether others take their physical CPUs is not told here (no steal clock): ask the host"
-    return f"steal is {steal(load).share:.1%}"
+    """What a guest's vCPUs lose to others, as a clause; nothing of what is no guest."""
+    if load.place.role != "guest":
+        return ""
+    share = steal(load).share
+    if isinstance(share, Unknown):
+        return f"whether others take its physical CPUs (steal) {share}; ask the host"
+    return f"steal is {share:.1%}"
 
 
 def steal(load: Load) -> Lost:
-    """The most that a CPU lost."""
-    return most({cpu: one.steal for cpu, one in load.cpus.items()}, f"in {load.seconds:.1f} s")
+    """The most that a CPU lost. What is counted as too much is, even where it is not known to be all."""
+    over = f"in {load.seconds:.1f} s"
+    lost = most({cpu: one.steal for cpu, one in load.cpus.items()}, over)
+    why = steal_untold(load.now)
+    return Lost(Unknown(why), -1, over) if why and not lost.too_much else lost
 
 
-def cpu_list(cpus: Sequence[int]) -> str:
+def cpu_list(cpus: Iterable[int]) -> str:
     return CpuMask(frozenset(cpus)).to_list()
+
+
+def named_cpus(cpus: Iterable[int]) -> str:
+    """CPUs by their numbers, as "CPU 3" or "CPUs 2-3"."""
+    those = CpuMask(frozenset(cpus))
+    return f"CPU{'' if len(those) == 1 else 's'} {those.to_list()}"
 
 
 def count(number: int, noun: str) -> str:

@@ -13,6 +13,8 @@ _WORD = re.compile(r'(?:[^\s"]|"[^"]*(?:"|$))+')
 # kstrtouint() in base 10.
 _UINT = re.compile(r"\+?([0-9]+)\n?")
 _UINT_MAX = (1 << 32) - 1
+# Both are made by __setup() in kernel/sched/idle.c.
+IDLE = ("nohlt", "hlt")
 
 
 def parameters(capture: Capture) -> list[tuple[str, str | None]]:
@@ -45,6 +47,15 @@ def switched_on(capture: Capture, names: Iterable[str]) -> str:
 def last(capture: Capture, name: str) -> str | None:
     """Return the value of a parameter of which the last one counts; None if there is none."""
     return next((value for other, value in reversed(parameters(capture)) if other == name), None)
+
+
+def polls_when_idle(capture: Capture) -> bool:
+    """Tell whether idle CPUs poll: by the last of nohlt and hlt.
+
+    __setup() goes by how a parameter begins, whatever follows.
+    """
+    given = [name for name, _ in parameters(capture) if name.startswith(IDLE)]
+    return bool(given) and given[-1].startswith("nohlt")
 
 
 def _is_on(value: str | None) -> bool:

@@ -8,6 +8,7 @@ import re
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.figure import Unknown
 from cvmtune.observe.capture import CPUS, Capture
+from cvmtune.observe.command_line import polls_when_idle
 from cvmtune.observe.container import view
 from cvmtune.observe.firmware import PV_TIME
 from cvmtune.observe.platform import Platform
@@ -15,8 +16,11 @@ from cvmtune.observe.procfs import parse_cpu_times, uptime
 from cvmtune.observe.steal import Lost, most, shares, since_boot
 from cvmtune.observe.vms import doubt, unowned, vms
 
+_CMDLINE = "/proc/cmdline"
 _HOTPLUG = f"{CPUS}/hotplug/states"
 _STATE = re.compile(rf"({CPUS}/cpu(\d+)/cpuidle/state[1-9]\d*)/disable")
+# What hides whether a state is disabled: its file, or a directory above that.
+_IDLE = re.compile(rf"{CPUS}(?:/cpu(\d+)(?:/cpuidle(?:/state[1-9]\d*(?:/disable)?)?)?)?")
 # Names of states above 0 that are no deeper: WFI, and what polls before it (cpuidle-haltpoll).
 _SHALLOW = ("wfi", "poll", "haltpoll idle")
 
@@ -37,11 +41,7 @@ def own_cpus(capture: Capture, where: Platform) -> bool | None:
 
 def stolen(capture: Capture, where: Platform) -> Lost:
     """Return what a guest's CPUs lose to others: since the machine was looked at earlier, else since boot."""
-    if why := view(capture):
-        return Lost(Unknown(why), -1, "since boot")
-    if not counts_steal(capture):
-        hidden = _HOTPLUG not in capture.files
-        why = capture.why_not(_HOTPLUG) if hidden else "its hypervisor does not tell it"
+    if why := steal_untold(capture):
         return Lost(Unknown(why), -1, "since boot")
     times = parse_cpu_times(capture.files.get("/proc/stat", ""))
     missing = {
@@ -49,6 +49,8 @@ def stolen(capture: Capture, where: Platform) -> Lost:
         for cpu in where.online
         if cpu not in times
     }
+    if not times:
+        missing[-1] = Unknown(capture.why_not("/proc/stat"))
     earlier = capture.earlier
     seconds = uptime(capture.files) - uptime(earlier.files) if earlier else 0.0
     # Where no time has passed, or it is not known, what was lost since boot is all there is to go by.
@@ -61,9 +63,16 @@ def stolen(capture: Capture, where: Platform) -> Lost:
     return most({**lost, **missing}, f"in the last {seconds:.1f} s")
 
 
-def counts_steal(capture: Capture) -> bool:
-    """Tell whether a guest learns of the time that its vCPUs lose. Where it does not, 0 is shown."""
-    return PV_TIME in (capture.get(_HOTPLUG) or "")
+def steal_untold(capture: Capture) -> str:
+    """Return why a guest does not learn of the time that its vCPUs lose, as a clause; "" if it does.
+
+    Where it does not, 0 is shown.
+    """
+    if why := view(capture):
+        return why
+    if _HOTPLUG not in capture.files:
+        return capture.why_not(_HOTPLUG)
+    return "" if PV_TIME in capture.files[_HOTPLUG] else "its hypervisor does not tell it (no steal clock)"
 
 
 def deep_idle(capture: Capture, cpus: CpuMask) -> CpuMask:
@@ -76,6 +85,23 @@ def deep_idle(capture: Capture, cpus: CpuMask) -> CpuMask:
     return CpuMask(cpus.cpus & able)
 
 
+def deep_idle_untold(capture: Capture, cpus: CpuMask) -> str:
+    """Return why it cannot be told whether the CPUs go to a state deeper than WFI, as a clause; "" if it
+    can."""
+    for path in capture.unreadable:
+        if (match := _IDLE.fullmatch(path)) and (match[1] is None or int(match[1]) in cpus):
+            return capture.why_not(path)
+    for match, text in capture.matching(_STATE):
+        if int(match[2]) in cpus and not text.strip().isdecimal():
+            return capture.why_not(match[0])
+    return ""
+
+
 def nohlt(capture: Capture) -> bool:
     """Tell whether idle CPUs poll in the generic idle loop, by the command line."""
-    return "nohlt" in (capture.get("/proc/cmdline") or "").split()
+    return polls_when_idle(capture)
+
+
+def nohlt_untold(capture: Capture) -> str:
+    """Return why that cannot be told, as a clause; "" if it can."""
+    return capture.why_not(_CMDLINE) if _CMDLINE in capture.unreadable else ""

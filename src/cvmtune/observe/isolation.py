@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,12 +15,15 @@ from cvmtune.observe.vms import Vm
 _SIBLINGS = re.compile(rf"{CPUS}/cpu(\d+)/topology/thread_siblings_list")
 _NODE = re.compile(r"/sys/devices/system/node/node(\d+)/cpulist")
 _PARTITION = re.compile(rf"({CGROUPS}/.+)/cpuset\.cpus\.partition")
-# Lists of CPUs that are kept from tasks, and how they came to be.
+# Lists of CPUs that are kept from tasks, and how they came to be. From Linux 6.12 on the cpusets' has those
+# that were isolated at boot as well.
 _KEPT = {
-    f"{CGROUPS}/cpuset.cpus.isolated": "isolated (a cpuset partition)",
     f"{CPUS}/isolated": "isolated (isolcpus)",
+    f"{CGROUPS}/cpuset.cpus.isolated": "isolated (a cpuset partition)",
     f"{CPUS}/nohz_full": "without a tick (nohz_full)",
 }
+_TOP = f"{CGROUPS}/cpuset.cpus.effective"
+_OF_PARTITION = re.compile(rf"{CGROUPS}/.+/cpuset\.cpus\.(?:partition|effective)")
 
 
 def siblings(capture: Capture) -> Mapping[int, CpuMask]:
@@ -52,6 +56,32 @@ def kept(capture: Capture) -> dict[int, str]:
     return why
 
 
+def kept_untold(capture: Capture) -> str:
+    """Return why it cannot be told which CPUs are kept from ordinary tasks, as a clause; "" if it can."""
+    for path in (*_KEPT, _TOP):
+        if path in capture.unreadable or _is_odd(capture.get(path)):
+            return capture.why_not(path)
+    if _TOP in capture.files:
+        # It tells the same as all partitions do.
+        return capture.why_not(f"{CPUS}/online") if f"{CPUS}/online" in capture.unreadable else ""
+    hidden = (
+        path
+        for path, number in capture.unreadable.items()
+        # A group that went meanwhile keeps nothing.
+        if _OF_PARTITION.fullmatch(path) and number != errno.ENODEV
+    )
+    return next((capture.why_not(path) for path in hidden), "")
+
+
+def _is_odd(text: str | None) -> bool:
+    """Tell whether a text is no list of CPUs, nor what some kernels show for no CPU."""
+    try:
+        CpuMask.from_list("" if text in (None, "(null)") else text or "")
+    except ValueError:
+        return True
+    return False
+
+
 def no_tick(capture: Capture) -> CpuMask:
     """Return the CPUs that take no tick while they run one task alone (nohz_full)."""
     return _mask(capture, f"{CPUS}/nohz_full")
@@ -64,7 +94,7 @@ def partitioned(capture: Capture) -> CpuMask:
         if text.strip() in PARTITIONS:
             found |= _mask(capture, f"{match[1]}/cpuset.cpus.effective")
     # What is online and not the top cpuset's is some partition's, however deep.
-    top = _mask(capture, f"{CGROUPS}/cpuset.cpus.effective")
+    top = _mask(capture, _TOP)
     return found | (_mask(capture, f"{CPUS}/online") - top if top else found)
 
 

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from cvmtune.core.cpumask import CpuMask
@@ -32,6 +33,7 @@ class Platform:
     """A machine. `confidential` is None where nothing in it tells; a host's is about what it can run.
 
     `claim` is the parameter by which it was started as a confidential guest though no monitor answers.
+    `untold` says of "online" and "possible" why they are not known, where they are not; they are empty then.
     """
 
     role: Role
@@ -43,21 +45,29 @@ class Platform:
     possible: CpuMask
     isolated: CpuMask
     claim: str = ""
+    untold: Mapping[str, str] = field(default_factory=dict)
 
 
 def platform(capture: Capture, signs: Signs) -> Platform:
     """Tell where a capture was made."""
     role, behind = _role(capture, signs)
+    online, possible = _cpus(capture, "online"), _cpus(capture, "possible")
     return Platform(
         role=role,
         confidential=behind.confidential,
         monitor=behind.name,
         flavour=_flavour(capture, signs),
         release=capture.get("/proc/sys/kernel/osrelease") or "unknown",
-        online=_cpus(capture, "online"),
-        possible=_cpus(capture, "possible"),
+        online=online,
+        possible=possible,
         isolated=CpuMask(frozenset(kept(capture))),
         claim=behind.claim,
+        untold={
+            name: capture.why_not(f"{CPUS}/{name}")
+            for name, cpus in (("online", online), ("possible", possible))
+            # A machine has some of each.
+            if not cpus
+        },
     )
 
 
@@ -74,7 +84,7 @@ def _role(capture: Capture, signs: Signs) -> tuple[Role, Monitor]:
 
 
 def _flavour(capture: Capture, signs: Signs) -> Flavour:
-    if not signs.ours.isdisjoint(capture.files):
+    if any(_there(capture, path) for path in signs.ours):
         return "ours"
     if any(_there(capture, path) for path in signs.features):
         return "vendor"

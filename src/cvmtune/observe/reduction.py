@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from cvmtune.observe import monitor
 from cvmtune.observe.capture import Capture
-from cvmtune.observe.command_line import parameters
+from cvmtune.observe.command_line import IDLE, parameters
 from cvmtune.observe.container import mounted, root_type, runtime
 from cvmtune.observe.nfs import parse_mountinfo, parse_mounts
 
 # The kernel's parameters that tell something; the others may hold anything.
-_PARAMETERS = frozenset((*monitor.PARAMETERS, "nohlt", "hlt"))
+_PARAMETERS = frozenset(monitor.PARAMETERS)
 # Values that mean something; what another one says is nobody's business.
 _VALUE = re.compile(r"\+?[0-9]{1,20}|protected|nvhe|nested|none|")
 
@@ -46,9 +46,11 @@ def _lines(pattern: str) -> Callable[[str], str]:
 
 def _cmdline(text: str) -> str:
     told = (
-        name if value is None else f"{name}={value if _VALUE.fullmatch(value) else '-'}"
+        next((one for one in IDLE if name.startswith(one)), name)
+        if value is None or name.startswith(IDLE)
+        else f"{name}={value if _VALUE.fullmatch(value) else '-'}"
         for name, value in parameters(Capture({"/proc/cmdline": text}))
-        if name in _PARAMETERS
+        if name in _PARAMETERS or name.startswith(IDLE)
     )
     return " ".join(told) + "\n"
 
@@ -124,7 +126,7 @@ def _first_words(text: str) -> str:
 REDUCTIONS: Sequence[Reduction] = (
     Reduction(
         "/proc/cmdline",
-        "nohlt, kvm-arm.mode=, virtcca_cvm_*= and cvm_guest= of the kernel's command line",
+        "nohlt, hlt, kvm-arm.mode=, virtcca_cvm_*= and cvm_guest= of the kernel's command line",
         _cmdline,
     ),
     Reduction("/proc/1/cgroup", "which container's group it is, if one's", _runtime),

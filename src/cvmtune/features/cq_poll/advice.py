@@ -14,12 +14,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cvmtune.core.figure import Figure, Unknown, known, total
-from cvmtune.features.cq_poll.knob import IDLE_US, PATH
-from cvmtune.features.cq_poll.placement import MIN_POLLER_IDLE, place
+from cvmtune.features.cq_poll.knob import PATH
+from cvmtune.features.cq_poll.placement import MIN_POLLER_IDLE, kept_for_others, place
+from cvmtune.features.cq_poll.settings import CQ_IDLE_US, CQ_POLL
 from cvmtune.features.feature import Advice
-from cvmtune.features.words import between, overcommitted, round_up
+from cvmtune.features.status import of_parameter
+from cvmtune.features.words import between, overcommitted, round_up, time_lost
+from cvmtune.observe.captured import CapturedSystem
+from cvmtune.observe.isolation import kept_untold
 from cvmtune.observe.load import Load
 from cvmtune.observe.nfs_load import NfsLoad
+from cvmtune.tuning.contract import KnobError
 
 # RPCs over RDMA a second, of NFS's client and server. Below that a poller finds nothing most of the time.
 MIN_RPCS = 100.0
@@ -44,30 +49,29 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
     busy = f"NFS over RDMA makes {rpcs:.0f} RPCs a second"
     if refusal := _refusal(load, mounts):
         return Advice("cq-poll", f"{busy}{refusal}", figures=figures)
-    # One that polls already has its idle time taken by that, and is as good as any.
-    now = load.now.get(PATH) or ""
-    at_work = int(now) if now.isdecimal() and int(now) in load.cpus else None
+    # One that polls already has its idle time taken by that, and is as good as any, if it is nobody's.
+    at_work, misplaced = _at_work(load)
     placed = place(load, before)
-    cpu = placed.cpu if at_work is None else at_work
+    cpu = placed.cpu if at_work is None or misplaced else at_work
     if cpu is None:
-        reason = f"{busy}, but no CPU that is free for it idles {MIN_POLLER_IDLE:.0%} of its time{placed.why}"
+        reason = (
+            f"{busy}, but no CPU that is free for it idles {MIN_POLLER_IDLE:.0%} of its time{placed.why}"
+            f"{misplaced}"
+        )
         return Advice("cq-poll", reason, figures=figures)
-    settings = {"cq-poll": cpu}
-    busy_for = "always: this kernel's poller never sleeps"
     rtt_ms = _rtt_ms(mounts)
-    if IDLE_US in load.now.files:
-        # Where no round trip is known the window is the default.
-        window_us = between(WINDOW_US, round_up(WINDOW_IN_RTTS * 1000 * (rtt_ms or 0.0), 1000))
-        settings = {"cq-idle-us": window_us, **settings}
-        busy_for = f"while completions come; after {window_us} us without one it sleeps"
+    window_us, busy_for = _window(load, rtt_ms)
+    settings = {**({} if window_us is None else {"cq-idle-us": window_us}), "cq-poll": cpu}
+    steal = time_lost(load)
     return Advice(
         "cq-poll",
         f"{busy}{'' if rtt_ms is None else f', {rtt_ms:.2f} ms each'}; CPU {cpu} "
         + (
             "polls already"
             if cpu == at_work
-            else f"idles {known(load.cpus[cpu].idle) or 0:.0%} of its time{placed.why}"
-        ),
+            else f"idles {known(load.cpus[cpu].idle) or 0:.0%} of its time{placed.why}{misplaced}"
+        )
+        + (f"; {steal}" if steal else ""),
         settings,
         gain=(
             f"answers are found without an interrupt and a worker's wake-up, {rpcs:.0f} a second; the "
@@ -76,6 +80,32 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
         cost=f"up to 1 CPU, number {cpu}, busy {busy_for}",
         figures=figures,
     )
+
+
+def _at_work(load: Load) -> tuple[int | None, str]:
+    """The CPU that polls now, None if none does; and if it is kept for others, why, as the end of a
+    sentence."""
+    try:
+        cpu = CQ_POLL.knob.value(CapturedSystem(load.now))
+    except KnobError:
+        return None, ""
+    if cpu not in load.cpus:
+        return None, ""
+    why = kept_for_others(load).get(cpu)
+    return cpu, f"; CPU {cpu}, which polls now, is {why}" if why else ""
+
+
+def _window(load: Load, rtt_ms: float | None) -> tuple[int | None, str]:
+    """How long the poller is to go on without a completion, in us, None where that cannot be set; and for how
+    long its CPU is busy, in words."""
+    present = of_parameter(load.now, CQ_IDLE_US)
+    if isinstance(present, Unknown):
+        return None, f"always, unless a window is set: {present.why}"
+    if present is None:
+        return None, "always: this kernel's poller never sleeps"
+    # Where no round trip is known the window is the default.
+    window_us = between(WINDOW_US, round_up(WINDOW_IN_RTTS * 1000 * (rtt_ms or 0.0), 1000))
+    return window_us, f"while completions come; after {window_us} us without one it sleeps"
 
 
 def _figures(load: Load, mounts: Sequence[NfsLoad]) -> Mapping[str, Figure]:
@@ -96,7 +126,10 @@ def _refusal(load: Load, mounts: Sequence[NfsLoad]) -> str:
             return f"; but {load.now.why_not(PATH)}"
         return "; but ib_core_cq_poll is not loaded, or this kernel lacks it (modprobe ib_core_cq_poll)"
     if refusal := _vendors_refusal(load, mounts):
-        return f", but {refusal}"
+        return f", but {refusal}{_at_work(load)[1]}"
+    # It may be that all CPUs that look free for it are not.
+    if hidden := kept_untold(load.now):
+        return f", but which CPUs are kept from ordinary tasks cannot be told: {hidden}"
     if len(load.cpus) < 2:
         return f", but the poller would need one of its CPUs: there is {len(load.cpus)}"
     return ""

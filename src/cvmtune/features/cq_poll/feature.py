@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cvmtune.features.cq_poll import advice, settings, status
-from cvmtune.features.cq_poll.knob import IDLE_US, OWNERS_PARAMETER, VENDORS_STATISTICS
+from cvmtune.features.cq_poll.knob import IDLE_US, OWNERS_PARAMETER, USES, VENDORS_STATISTICS
 from cvmtune.features.feature import Feature
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def _trial() -> Trial:
 FEATURE = Feature(
     name="cq-poll",
     settings=(settings.CQ_IDLE_US, settings.CQ_POLL),
-    files=(OWNERS_PARAMETER, VENDORS_STATISTICS, status.QUEUES, status.TOTALS),
+    files=(OWNERS_PARAMETER, VENDORS_STATISTICS, status.QUEUES, status.TOTALS, *USES),
     patched=frozenset({IDLE_US}),
     status=status.status,
     risks=status.risks,

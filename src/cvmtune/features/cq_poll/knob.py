@@ -15,6 +15,7 @@ What this cannot see: a user who comes between the look and the write.
 """
 
 import re
+from dataclasses import dataclass
 
 from cvmtune.core.system import System
 from cvmtune.tuning.contract import KnobError, NotNow, Plan
@@ -32,6 +33,8 @@ MOUNTS = "/proc/mounts"
 SERVED = "/proc/fs/nfsd/portlist"
 # Modules whose queues are polled by work, all of which the vendor's kernel takes: NFS, NVMe, iSER, SRP.
 OWNERS = ("rpcrdma", "nvme_rdma", "nvmet_rdma", "ib_iser", "ib_isert", "ib_srp", "ib_srpt")
+# By which it shows that RDMA is in use, besides the mounts.
+USES = (*(f"/sys/module/{name}/refcnt" for name in OWNERS), SERVED)
 OFF = -1
 
 # As many digits as CPUs may need, and no leading zero, which some take for octal.
@@ -81,29 +84,50 @@ class CqPoll(FileKnob[int]):
         # last, so that hardly anything can come between it and the write.
         if _VALUE.fullmatch(self._text(system).strip()):
             return
-        for name in OWNERS:
-            if _users(system, name):
-                raise NotNow(
-                    f"module {name} is in use: this vendor's kernel may hang its I/O when polling changes",
-                    _refcount(name),
-                    "unmount first, in all namespaces, and stop servers and targets; then change polling",
-                )
-        if "rdma" in _text_or_none(system, SERVED):
-            raise NotNow(
-                "NFS is served over RDMA: this vendor's kernel may hang it when polling changes",
-                SERVED,
-                "stop the NFS server first, change polling, start it again",
-            )
-        if mounts := _rdma_mounts(system):
-            raise NotNow(
-                f"NFS is mounted over RDMA on {', '.join(mounts)}: this vendor's kernel leaves such "
-                "mounts unpolled when polling is turned on, and may hang them when it is turned off or moved",
-                MOUNTS,
-                "unmount first, change polling, mount again",
-            )
+        if use := in_use(system):
+            raise NotNow(f"{use.what}: {use.hangs}", use.where, use.next_step)
 
     def verify(self, system: System, plan: Plan) -> bool:
         return super().verify(system, plan) and self.decode(plan.after) in (OFF, *read_cpus(system, ONLINE))
+
+
+@dataclass(frozen=True)
+class Use:
+    """What the kernel uses RDMA for, where that shows, what polling's change does to it on a vendor's kernel,
+    and what to do first."""
+
+    what: str
+    where: str
+    hangs: str
+    next_step: str
+
+
+def in_use(system: System) -> Use | None:
+    """Return for what RDMA is in use, None if it is not; KnobError if that cannot be told."""
+    for name in OWNERS:
+        if _users(system, name):
+            return Use(
+                f"module {name} is in use",
+                _refcount(name),
+                "this vendor's kernel may hang its I/O when polling changes",
+                "unmount first, in all namespaces, and stop servers and targets; then change polling",
+            )
+    if "rdma" in _text_or_none(system, SERVED):
+        return Use(
+            "NFS is served over RDMA",
+            SERVED,
+            "this vendor's kernel may hang it when polling changes",
+            "stop the NFS server first, change polling, start it again",
+        )
+    if mounts := _rdma_mounts(system):
+        return Use(
+            f"NFS is mounted over RDMA on {', '.join(mounts)}",
+            MOUNTS,
+            "this vendor's kernel leaves such mounts unpolled when polling is turned on, and may hang them "
+            "when it is turned off or moved",
+            "unmount first, change polling, mount again",
+        )
+    return None
 
 
 def _refcount(module: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.figure import Unknown, known
 from cvmtune.features.feature import NOBODY, Advice
+from cvmtune.features.words import named_cpus
 from cvmtune.observe.isolation import kept, nodes, siblings
 from cvmtune.observe.load import Load
 
@@ -39,7 +40,7 @@ def place(load: Load, before: Sequence[Advice]) -> Placement:
     polling = NOBODY
     for one in before:
         polling |= one.polling
-    taken = _taken(load)
+    taken = kept_for_others(load)
     idle = {cpu: share for cpu, one in load.cpus.items() if (share := known(one.idle)) is not None}
     able = {cpu: share for cpu, share in idle.items() if share >= MIN_POLLER_IDLE and cpu not in taken}
     left_out = _left_out({cpu: why for cpu, why in taken.items() if idle.get(cpu, 0) >= MIN_POLLER_IDLE})
@@ -74,15 +75,18 @@ def _for_it(
     said = ""
     if beside := cores.get(cpu, NOBODY):
         disturbed = _disturbed(load, polling, taken, beside)
-        which = f"CPU{'s' if len(beside) > 1 else ''} {beside.to_list()}"
-        what = "busy, polls or is another's" if disturbed else "idle enough"
-        said = f"; the other thread of its core (SMT), {which}, is {what}"
+        if len(beside) > 1:
+            what = "are busy, poll or are another's" if disturbed else "are idle enough"
+        else:
+            what = "is busy, polls or is another's" if disturbed else "is idle enough"
+        threads = "the other threads" if len(beside) > 1 else "the other thread"
+        said = f"; {threads} of its core (SMT), {named_cpus(beside)}, {what}"
     if near:
         said += f"; it is {'' if cpu in near else 'not '}on {device}'s NUMA node"
     return said
 
 
-def _taken(load: Load) -> dict[int, str]:
+def kept_for_others(load: Load) -> dict[int, str]:
     """The CPUs that are kept for others, and why."""
     # To a host a pinned vCPU's CPU looks idle just when it waits for that vCPU's work.
     pinned = {
@@ -121,8 +125,8 @@ def _left_out(taken: Mapping[int, str]) -> str:
     by_reason: dict[str, set[int]] = {}
     for cpu, why in taken.items():
         by_reason.setdefault(why, set()).add(cpu)
+    # Brackets in brackets are hard to read.
     told = (
-        f"CPU{'s' if len(cpus) > 1 else ''} {CpuMask(frozenset(cpus)).to_list()} ({why})"
-        for why, cpus in by_reason.items()
+        f"{named_cpus(cpus)} ({why.replace(' (', ': ').removesuffix(')')})" for why, cpus in by_reason.items()
     )
     return f"; left out: {', '.join(told)}" if by_reason else ""

@@ -20,6 +20,8 @@ def _cpu(text: str, facts: Facts) -> int:
     match text:
         case "off" | "-1":
             return OFF
+        case "last" if not facts.online:
+            raise ValueError("which CPUs are online cannot be told")
         case "last":
             return max(facts.online)
         case _:

@@ -16,9 +16,11 @@ from collections.abc import Mapping, Sequence
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.figure import Figure, Unknown, known, reasons, total
 from cvmtune.features.feature import Advice
-from cvmtune.features.soft_ipi.knob import PATH, POLL_US, ROW
-from cvmtune.features.words import between, count, cpu_list, overcommitted, round_up, time_lost
-from cvmtune.observe.cpus import deep_idle, nohlt
+from cvmtune.features.soft_ipi.knob import PATH, ROW
+from cvmtune.features.soft_ipi.settings import POLL_US
+from cvmtune.features.status import of_parameter
+from cvmtune.features.words import between, count, named_cpus, overcommitted, round_up, time_lost
+from cvmtune.observe.cpus import deep_idle, deep_idle_untold, nohlt, nohlt_untold
 from cvmtune.observe.load import CpuLoad, Load
 
 # IPIs a second that a vCPU must take. Of fewer, more than 5 ms apart, most would be awaited longer than the
@@ -57,36 +59,27 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
     idling = {cpu: known(load.cpus[cpu].idle) or 0.0 for cpu in busy}
     chosen = [cpu for cpu in busy if idling[cpu] >= MIN_IDLE or load.cpus[cpu].rows.get(ROW)]
     if not chosen:
-        reason = f"{_takers(busy, rates)}, but {_they(busy)} hardly idle: only an idle CPU polls"
+        reason = (
+            f"{_takers(busy, rates)}, but {_they(busy)} hardly {_s(busy, 'idle')}: only an idle CPU polls"
+        )
         return Advice("ipi", reason, figures=figures)
     if PATH not in load.now.files:
         hidden = PATH in load.now.unreadable
         missing = load.now.why_not(PATH) if hidden else "this kernel has no soft IPI passthrough"
         reason = f"{_takers(chosen, rates)}; but {missing}"
         return Advice("ipi", reason, figures=figures)
-    if deep := deep_idle(load.now, CpuMask(frozenset(chosen))):
-        reason = (
-            f"{_takers(chosen, rates)}, but cpuidle may take {deep.to_list()} deeper than WFI, where no CPU "
-            "polls: disable those states first (cpuidle/state*/disable)"
-        )
-        return Advice("ipi", reason, figures=figures)
     mask = CpuMask(frozenset(chosen))
-    settings: dict[str, object] = {"ipi": mask}
-    idle = sum(idling[cpu] for cpu in chosen)
-    cpus = count(len(chosen), "physical CPU")
-    busy_for = f"{cpus} busy always, also when nothing is done: this kernel has no bound"
-    if POLL_US in load.now.files:
-        gap_us = 1e6 / min(rates[cpu] for cpu in chosen)
-        bound_us = between(BOUND_US, round_up(BOUND_IN_GAPS * gap_us, 100))
-        settings = {"ipi-poll-us": bound_us, **settings}
-        busy_for = (
-            f"up to {idle:.2f} more physical CPUs busy while IPIs come, and {bound_us} us after the last one"
-        )
-    everyone = f"ALL {len(chosen)} vCPUs poll: " if len(chosen) == len(load.cpus) else ""
+    if deep := _deep(load, mask):
+        return Advice("ipi", f"{_takers(chosen, rates)}, but {deep}", figures=figures)
+    bound_us, busy_for = _bound(load, [rates[cpu] for cpu in chosen], sum(idling[cpu] for cpu in chosen))
+    settings = {**({} if bound_us is None else {"ipi-poll-us": bound_us}), "ipi": mask}
+    everyone = ""
+    if len(chosen) == len(load.cpus):
+        everyone = f"ALL {len(chosen)} vCPUs poll: " if len(chosen) > 1 else "its ONLY vCPU polls: "
     total = sum(rates[cpu] for cpu in chosen)
     return Advice(
         "ipi",
-        f"{_takers(chosen, rates)}; they idle {idle:.2f} CPUs' time in all, {time_lost(load)}",
+        f"{_takers(chosen, rates)}; {_idling(chosen, idling)}; {time_lost(load)}",
         settings,
         gain=(
             f"up to {total:.0f} IPIs a second without an exit; at the {IPI_SAVES_US:g} us each that is the "
@@ -102,10 +95,43 @@ def _refusal(load: Load, busy: Sequence[int]) -> str:
     """Why the CPUs that take IPIs are not to poll for them, as a clause; nothing if they may."""
     if nohlt(load.now):
         return "with nohlt on the command line no CPU polls for them"
+    if why := nohlt_untold(load.now):
+        return f"whether CPUs poll elsewhere instead (nohlt) cannot be told: {why}"
     if refusal := overcommitted(load):
         return refusal
     hidden = reasons({str(cpu): load.cpus[cpu].idle for cpu in busy})
-    return f"whether they idle cannot be told: {next(iter(hidden.values()))}" if hidden else ""
+    return (
+        f"whether {_they(busy)} {_s(busy, 'idle')} cannot be told: {next(iter(hidden.values()))}"
+        if hidden
+        else ""
+    )
+
+
+def _deep(load: Load, mask: CpuMask) -> str:
+    """What cpuidle does with the CPUs that is deeper than WFI, as a clause; nothing if that is not so."""
+    if why := deep_idle_untold(load.now, mask):
+        return f"whether cpuidle may take {_them(mask)} deeper than WFI cannot be told: {why}"
+    if deep := deep_idle(load.now, mask):
+        return (
+            f"cpuidle may take {named_cpus(deep)} deeper than WFI, where no CPU polls: disable those states "
+            "first (cpuidle/state*/disable)"
+        )
+    return ""
+
+
+def _bound(load: Load, rates: Sequence[float], idle: float) -> tuple[int | None, str]:
+    """How long CPUs with these rates of IPIs and this idle time in all are to poll, in us; and for how long
+    they are busy, in words. None where no bound can be set."""
+    always = f"{count(len(rates), 'physical CPU')} busy always, also when nothing is done"
+    present = of_parameter(load.now, POLL_US)
+    if isinstance(present, Unknown):
+        return None, f"{always}, unless a bound is set: {present.why}"
+    if present is None:
+        return None, f"{always}: this kernel has no bound"
+    bound_us = between(BOUND_US, round_up(BOUND_IN_GAPS * 1e6 / min(rates), 100))
+    return bound_us, (
+        f"up to {idle:.2f} more physical CPUs busy while IPIs come, and {bound_us} us after the last one"
+    )
 
 
 def taken(cpu: CpuLoad) -> Figure:
@@ -115,10 +141,23 @@ def taken(cpu: CpuLoad) -> Figure:
 
 def _takers(cpus: Sequence[int], rates: Mapping[int, float]) -> str:
     each = ", ".join(f"{rates[cpu]:.0f}" for cpu in cpus)
+    return f"{named_cpus(cpus)} {_s(cpus, 'take')} {each} IPIs a second"
+
+
+def _idling(cpus: Sequence[int], idling: Mapping[int, float]) -> str:
+    idle = sum(idling[cpu] for cpu in cpus)
     if len(cpus) == 1:
-        return f"CPU {cpu_list(cpus)} takes {each} IPIs a second"
-    return f"CPUs {cpu_list(cpus)} take {each} IPIs a second"
+        return f"it idles {idle:.0%} of its time"
+    return f"they idle {idle:.2f} CPUs' time in all"
 
 
 def _they(cpus: Sequence[int]) -> str:
     return "they" if len(cpus) > 1 else "it"
+
+
+def _them(cpus: CpuMask) -> str:
+    return "them" if len(cpus) > 1 else "it"
+
+
+def _s(cpus: Sequence[int], verb: str) -> str:
+    return verb if len(cpus) > 1 else f"{verb}s"

@@ -154,6 +154,8 @@ def _untrapped(
     if GUARD in load.now.files:
         settings = {"wfx-guard": True, **settings}
         guard = "; the guard traps again while something else wants their CPU"
+    elif GUARD in load.now.unreadable:
+        guard = f"; whether the guard is on cannot be told, and it is not set: {load.now.why_not(GUARD)}"
     threads = [vcpu for vm in system for vcpu in vm.vcpus if vcpu.now.vcpu in waiting]
     exits = sum(known(one.get(vcpu, 0.0)) or 0.0 for one in exiting.values() for vcpu in waiting)
     beside = max(known(vcpu.beside) or 0.0 for vcpu in threads if vcpu.beside is not None)
