@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cvmtune.observe.capture import CPUS
 from tests.fakes.tree import MACHINES, Machine, Outcome
 
 # What is applied where, so that there is something to plan.

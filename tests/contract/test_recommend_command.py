@@ -211,7 +211,7 @@ def test_vcpus_without_names_of_their_own_cannot_be_told(host: Machine) -> None:
         host.go_on()
         content = host.watch("--json").json
     untold = "by their names (start QEMU with debug-threads=on)"
-    wanted = f"the threads of the vCPUs of VM db, web cannot be told {untold}"
+    wanted = f"the threads of the vCPUs of VMs db, web cannot be told {untold}"
     assert content["settings"] == {}
     assert content["advice"][-1]["reason"] == wanted
     outcome = host.run("apply", "latency-host", "--dry-run")

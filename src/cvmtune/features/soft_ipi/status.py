@@ -60,7 +60,7 @@ def risks(capture: Capture, where: Platform, status: FeatureStatus) -> Iterator[
         return
     named = f"CPUs {mask.to_list()} poll for IPIs"
     if where.role == "host":
-        yield Risk(f"{named} on a host, where an IPI costs no exit", "turn it off: cvmtune apply --ipi off")
+        yield Risk(f"{named} on a host; it is a guest's feature", "turn it off: cvmtune apply --ipi off")
     if where.role == "guest" and (lost := stolen(capture, where)).too_much:
         yield Risk(
             f"{named}, and this guest's vCPUs lose time to others (steal): {lost}; they poll while others "
