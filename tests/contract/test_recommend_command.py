@@ -49,10 +49,10 @@ WANTED: dict[str, dict[str, str]] = {
 }
 REASONS = {
     "our_guest": {"wfx": "it is the host's feature", "vtimer": "a guest has nothing to set"},
-    "our_host": {"ipi": "no guest", "vtimer": "on for all 2 VMs", "cq-poll": "no NFS over RDMA here"},
+    "our_host": {"ipi": "this is a host", "vtimer": "on for all 2 VMs", "cq-poll": "no NFS over RDMA here"},
     "our_host_unpinned": {"wfx": "vCPU 0 of VM web is not pinned (CPUs 4-7)"},
     "vendor_guest": {"cq-poll": "no NFS over RDMA here"},
-    "vendor_host": {"ipi": "no guest"},
+    "vendor_host": {"ipi": "this is a host"},
     "plain_guest": {"ipi": "no soft IPI passthrough", "cq-poll": "modprobe ib_core_cq_poll"},
     "plain_host": {"wfx": "this kernel cannot untrap them"},
     "bare_machine": {"ipi": "no guest"},
@@ -232,12 +232,35 @@ def test_vcpus_without_names_of_their_own_cannot_be_told(host: Machine) -> None:
         host.go_on()
         content = host.watch("--json").json
     untold = "by their names (start QEMU with debug-threads=on)"
-    wanted = f"the threads of the vCPUs of VM db, web cannot be told {untold}"
+    wanted = f"the threads of the vCPUs of VMs db, web cannot be told {untold}"
     assert content["settings"] == {}
     assert content["advice"][-1]["reason"] == wanted
     outcome = host.run("apply", "latency-host", "--dry-run")
     assert outcome.status == 5
     assert wanted in outcome.err
+
+
+@pytest.mark.parametrize("idle", [0.9, 0.69])
+def test_times_that_the_kernel_does_not_keep_are_not_zero(tmp_path: Path, idle: float) -> None:
+    machine = MACHINES["vendor_host"](tmp_path / "root")
+    for cpu in machine.cpus:
+        cpu.idle = idle
+    show = machine._show_thread
+
+    def without_times(vm: Vm, thread: int, name: str, vcpu: Vcpu) -> None:
+        show(vm, thread, name, vcpu)
+        machine.put(f"/proc/{vm.pid}/task/{thread}/schedstat", "0 0 0\n")
+
+    with patch.object(machine, "_show_thread", without_times):
+        machine.go_on()
+        content = machine.watch("--json").json
+    assert content["settings"] == {}
+    reason = advised(content, "wfx")["reason"]
+    assert reason.startswith(
+        "it cannot be told whether a vCPU has a CPU of its own: vCPU 0 of VM db is bound to"
+    )
+    assert "this kernel does not keep it" in reason
+    assert "went to others" not in reason
 
 
 def test_vcpus_that_wait_are_told_by_their_sleeps(tmp_path: Path) -> None:

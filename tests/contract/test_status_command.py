@@ -408,7 +408,7 @@ def test_polling_for_ipis_on_a_host_is_a_risk(host: Machine) -> None:
     ("options", "risk"),
     [
         (["--wfx", "0-1"], "WFx of vCPUs 0-1 of VM web is not trapped, and vCPU 0 is not pinned (CPUs 4-7)"),
-        (["--wfx", "2"], "WFx of vCPUs 1 of VM web is not trapped"),
+        (["--wfx", "2"], "WFx of vCPU 1 of VM web is not trapped"),
         (["--wfx", "0-1", "--wfx-guard", "on"], ""),
         (["--wfx", "4-5"], ""),
     ],
@@ -428,7 +428,7 @@ def test_what_counts_is_a_vms_own_mask(tmp_path: Path) -> None:
     machine = our_host_unpinned(tmp_path / "root")
     machine.vms[1].own_mask = "00000002"
     machine.go_on()
-    assert "WFx of vCPUs 1 of VM web is not trapped" in risks(machine)
+    assert "WFx of vCPU 1 of VM web is not trapped" in risks(machine)
     machine.vms[1].own_mask = "00000000"
     machine.go_on()
     machine.run("apply", "--wfx", "0-1")
@@ -441,8 +441,8 @@ def test_pinned_to_the_same_cpu_is_as_bad(host: Machine) -> None:
     host.vms[1].vcpus[0].allowed = host.vms[0].vcpus[1].allowed
     host.go_on()
     found = risks(host)
-    assert "vCPUs 1 of VM db is not trapped, and vCPU 1 shares CPU 3" in found
-    assert "vCPUs 0 of VM web is not trapped, and vCPU 0 shares CPU 3" in found
+    assert "WFx of vCPU 1 of VM db is not trapped, and vCPU 1 shares CPU 3" in found
+    assert "WFx of vCPU 0 of VM web is not trapped, and vCPU 0 shares CPU 3" in found
 
 
 def test_names_a_vendor_guests_risks(tmp_path: Path) -> None:
@@ -514,7 +514,8 @@ def test_vms_that_cannot_be_read_are_a_risk_and_not_none(tmp_path: Path, name: s
     assert "0 VMs" not in text
     assert "No risks" not in text
     timer = feature(machine, "vtimer")
-    assert (timer["status"], timer["statistics"]) == ("unknown", {})
+    assert (timer["status"], set(timer["statistics"].values())) == ("unknown", {None})
+    assert timer["unknown"].keys() == timer["statistics"].keys() != set()
     if name != "plain_host":
         wfx = feature(machine, "wfx")
         assert wfx["statistics"] == {
@@ -535,6 +536,24 @@ def test_a_mask_of_its_own_that_is_hidden_is_not_the_systems(host: Machine) -> N
     wfx = feature(host, "wfx")
     assert wfx["statistics"]["wfi_exits"] == host.uptime * 2000 * 4
     assert "mask of its own" not in wfx["did"]
+
+
+def test_debugfs_without_kvms_part_shows_no_vms(host: Machine) -> None:
+    shutil.rmtree(host.file(f"{DEBUG}/kvm"))
+    why = "VMs cannot be seen: KVM is there, and debugfs shows nothing of it here"
+    assert why in risks(host)
+    wfx, timer = feature(host, "wfx"), feature(host, "vtimer")
+    assert (wfx["statistics"]["vms"], wfx["unknown"]["vms"]) == (None, why)
+    assert (timer["status"], timer["problem"]) == ("unknown", why)
+    assert "no VM runs" not in host.watch().out
+
+
+def test_a_guest_that_could_run_guests_is_one(guest: Machine) -> None:
+    guest.put("/sys/class/misc/kvm/dev", "10:232\n")
+    guest.put(f"{DEBUG}/kvm/exits", "0\n")
+    guest.run("apply", "--ipi", "3")
+    assert status(guest)["role"] == "guest"
+    assert "host" not in risks(guest)
 
 
 @pytest.mark.parametrize("how", ["not mounted", "forbidden"])
@@ -577,8 +596,7 @@ def test_untrapped_vcpus_that_cannot_be_told_are_a_risk(host: Machine) -> None:
         host.put(f"{folder}/{host.vms[0].pid + vcpu}/comm", "qemu-system-aar\n")
     found = risks(host)
     assert (
-        "WFx of vCPUs 0 of VM db is not trapped, and the threads of the vCPUs of VM db cannot be told"
-        in found
+        "WFx of vCPU 0 of VM db is not trapped, and the threads of the vCPUs of VM db cannot be told" in found
     )
     host.run("apply", "--wfx-guard", "on")
     assert risks(host) == ""
@@ -777,6 +795,10 @@ def test_timer_interrupt_that_does_not_arrive_is_a_risk(
     guest.go_on()
     text = guest.run("status").out
     assert f"its interrupt arrives on CPUs {arrives}" in text
+    if dead:
+        assert f"its interrupt does not arrive on CPU{'s' if '-' in dead else ''} {dead}" in text
+    if unknown:
+        assert f"whether its interrupt arrives cannot be told for CPU {', '.join(unknown)}: " in text
     assert all(why in text for why in unknown.values())
 
 

@@ -20,7 +20,7 @@ from cvmtune.features.feature import Advice
 from cvmtune.features.soft_ipi.advice import BOUND_US, MIN_IPIS
 from cvmtune.features.soft_ipi.knob import ROW
 from cvmtune.features.wfx.advice import MAX_BESIDE, MAX_WAITED, MIN_WFX_EXITS
-from cvmtune.observe.capture import Capture
+from cvmtune.observe.capture import CPUS, Capture
 from cvmtune.observe.load import CpuLoad, Load, VcpuLoad, VmLoad
 from cvmtune.observe.nfs_load import NfsLoad
 from cvmtune.observe.platform import Flavour, Role
@@ -196,7 +196,11 @@ def test_ipi_on_a_vendors_kernel_sets_no_bound() -> None:
 
 @pytest.mark.parametrize("role", ["host", "machine"])
 def test_ipi_is_for_guests(role: Role) -> None:
-    assert not advise_ipi(system(role, cpus=[cpu(4000), cpu(4000)])).settings
+    found = advise_ipi(system(role, cpus=[cpu(4000), cpu(4000)]))
+    assert (found.settings, found.reason) == ({}, "it is a guest's feature, and this is no guest")
+    # One may be both.
+    nested = {**OURS, "/proc/device-tree/compatible": "linux,dummy-virt\0"}
+    assert "no guest" not in advise_ipi(system("host", files=nested)).reason
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=64))
@@ -218,8 +222,19 @@ def test_vtimer_has_nothing_to_set() -> None:
     for load, says in (
         (system("guest"), "nothing to set"),
         (system("host"), "no VM here has it"),
-        (system("host", vms=[vm(vcpu(0, [0]), mode="masked")]), "on for all 1 VMs"),
-        (system("host", vms=[vm(vcpu(0, [0]), mode="hw")]), "VM one is not in mode masked"),
+        (system("host", vms=[vm(vcpu(0, [0]), mode="masked")]), "on for the one VM here"),
+        (
+            system("host", vms=[vm(vcpu(0, [at]), name=n, mode="masked") for at, n in enumerate("ab")]),
+            "all 2 VMs",
+        ),
+        (
+            system("host", vms=[vm(vcpu(0, [0]), mode="hw")]),
+            "VM one is not in mode masked, which is no setting",
+        ),
+        (
+            system("host", vms=[vm(vcpu(0, [at]), name=n, mode="hw") for at, n in enumerate("ab")]),
+            "VMs a, b are not in mode masked, which is no setting: write that to their vtimer_mode",
+        ),
     ):
         found = advise_vtimer(load)
         assert not found.settings
@@ -477,6 +492,80 @@ def test_wfx_is_refused_where_it_cannot_be_told_who_else_runs() -> None:
         assert found.settings["wfx"] == "2"
         assert "vCPU 0 of VM one is bound to CPU 0, and" in found.reason
         assert "cannot be told: there is no schedstat of its thread" in found.reason
+
+
+GONE = Unknown("x")
+
+
+@pytest.mark.parametrize(
+    ("vms", "lead"),
+    [
+        (
+            [vm(vcpu(0, [0], beside=GONE), vcpu(1, [1], waited=GONE))],
+            "it cannot be told whether a vCPU has a CPU of its own: vCPU 0",
+        ),
+        ([vm(vcpu(0, [0], beside=GONE), vcpu(1, [1, 2]))], "no vCPU is known to have a CPU of its own: "),
+        ([vm(vcpu(0, [0]), vcpu(1, [0]))], "no vCPU has a CPU of its own: "),
+        # What is known of one VM settles it for the mask, which is for all.
+        (
+            [vm(vcpu(0, [0], beside=GONE)), vm(vcpu(0, [1, 2]), name="two")],
+            "no vCPU has a CPU of its own: vCPU 0 of VM two is not pinned",
+        ),
+    ],
+)
+def test_wfx_says_whether_it_is_known_that_nobody_has_a_cpu(vms: list[VmLoad], lead: str) -> None:
+    found = advise_wfx(system("host", vms=vms))
+    assert not found.settings
+    assert found.reason.startswith(lead)
+
+
+def test_wfx_counts_the_cpus_of_a_process_with_two_vms_once() -> None:
+    one = vm(vcpu(0, [2]), vcpu(1, [3]))
+    assert one.before
+    other = replace(one, now=replace(one.now, folder="one-2"), before=replace(one.before, folder="one-2"))
+    found = advise_wfx(system("host", vms=[one, other]))
+    assert found.cost.startswith("2 physical CPUs that show")
+
+
+@pytest.mark.parametrize(
+    ("files", "partitioned", "its"),
+    [
+        (
+            {f"{CPUS}/isolated": "2-3\n"},
+            False,
+            "own, reserved as isolated (isolcpus), ",
+        ),
+        ({}, True, "own, reserved as a cpuset partition's, "),
+        ({f"{CPUS}/isolated": "2\n"}, False, "own, of which"),
+    ],
+)
+def test_wfx_names_what_reserves_the_cpus(files: dict[str, str], partitioned: bool, its: str) -> None:
+    isolated = CpuMask.from_list(files.get(f"{CPUS}/isolated", "").strip())
+    vcpus = [
+        replace(one, reserved=partitioned or one.now.pinned_to in isolated)
+        for one in (vcpu(0, [2]), vcpu(1, [3]))
+    ]
+    found = advise_wfx(system("host", files={**OURS, **files}, vms=[vm(*vcpus)]))
+    assert f"pinned to a CPU of its {its}" in found.reason
+
+
+def test_wfx_guard_that_cannot_be_read_is_told() -> None:
+    files = {path: text for path, text in OURS.items() if path != GUARD}
+    found = advise_wfx(system("host", files=files, unreadable={GUARD: 13}, vms=[vm(vcpu(0, [0]))]))
+    assert found.settings == {"wfx": "1"}
+    assert "the guard, if there is one, is left as it is" in found.cost
+    assert "cannot be read (Permission denied)" in found.cost
+
+
+def test_wfx_figures_of_a_vm_that_cannot_be_read_are_not_known() -> None:
+    hidden = vm(vcpu(0, [1], None))
+    names = ("wfx_trap_config", "wfi_exit_stat", "wfe_exit_stat")
+    reasons = dict.fromkeys(names, "kernel lockdown")
+    hidden = replace(hidden, now=replace(hidden.now, files={}, unreadable=reasons))
+    found = advise_wfx(system("host", vms=[hidden]))
+    assert isinstance(found.figures["WFx exits a second of VM one"], Unknown)
+    unseen = advise_wfx(system("host", unreadable={"/sys/kernel/debug": 13}))
+    assert isinstance(unseen.figures["WFx exits a second"], Unknown)
 
 
 def test_wfx_is_refused_while_a_vm_cannot_be_read() -> None:

@@ -73,9 +73,14 @@ def failure(number: int) -> OSError:
             "/proc/mounts",
         ),
         *("/proc/sys/kernel/osrelease", BOOT_ID, "/proc/device-tree/compatible"),
-        *("/sys/class/dmi/id/sys_vendor", "/sys/class/dmi/id/product_name", "/sys/class/misc/kvm/dev"),
+        *("/sys/class/dmi/id/sys_vendor", "/sys/class/dmi/id/product_name"),
         *("/sys/class/dmi/id/product_family", "/sys/class/dmi/id/product_version"),
-        *("/sys/class/misc/tsi/dev", "/sys/hypervisor/type", "/sys/kernel/security/lockdown"),
+        *(
+            "/sys/class/misc/tsi/dev",
+            "/sys/hypervisor/type",
+            "/proc/xen/capabilities",
+            "/sys/kernel/security/lockdown",
+        ),
         "/sys/devices/platform/arm-cca-dev/uevent",
         "/sys/devices/faux/arm-rsi-dev/uevent",
         "/sys/devices/platform/arm-smccc/arm_cca_guest.arm-rsi-dev.0/uevent",
@@ -240,6 +245,18 @@ def test_debugfs_that_is_not_mounted() -> None:
     assert capture(Tree({"/proc/uptime": "1\n"})) == Capture({"/proc/uptime": "1\n"}, {DEBUG: errno.ENOENT})
 
 
+@pytest.mark.parametrize("left", [{}, {f"{KVM}/exits": "7\n"}, {f"{KVM}/1200-13/exits": "7\n"}])
+def test_debugfs_without_kvms_part_is_told_where_kvm_is(left: dict[str, str]) -> None:
+    process = thread(1200, 1200, "qemu-system-aar", "0-3")
+    other = {f"{DEBUG}/clk/x": "0\n", **process, **left}
+    device = {"/sys/class/misc/kvm/dev": "10:232\n"}
+    missing = {} if left else {KVM: errno.ENOENT}
+    assert capture(Tree({**device, **other})).unreadable == missing
+    closed = capture(Tree({**device, **other}, {path: failure(errno.EACCES) for path in device}))
+    assert closed.unreadable == {**dict.fromkeys(device, errno.EACCES), **missing}
+    assert capture(Tree(other)).unreadable == {}
+
+
 numbers = st.sampled_from([errno.EACCES, errno.ENOENT, errno.EIO, errno.ESRCH])
 
 
@@ -249,7 +266,7 @@ def test_whatever_fails_the_rest_is_read(broken: dict[str, int]) -> None:
     assert found.files.items() <= HOST.items()
     for path, number in found.unreadable.items():
         above = [start for start in broken if path == start or path.startswith(f"{start}/")]
-        assert number in {broken[start] for start in above} or path == DEBUG
+        assert number in {broken[start] for start in above} or path in (DEBUG, KVM)
     untouched = [path for path in HOST if not path.startswith(("/proc/1", DEBUG)) and path not in broken]
     if CPUS not in broken:
         assert found.files.keys() >= set(untouched)

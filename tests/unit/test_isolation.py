@@ -185,6 +185,13 @@ def test_vcpu_whose_core_another_vm_has_too_is_refused() -> None:
     found = advise_wfx(system("host", files=files, vms=vms))
     assert found.settings["wfx"] == "2"
     assert "vCPU 0 of VM one shares CPU 2's core with CPU 3, vCPU 0 of VM two's (SMT)" in found.reason
+    # One that is not pinned is there as well; the vCPUs of its own VM are no strangers.
+    floating = [vm(vcpu(0, [2])), vm(vcpu(0, [3, 7]), vcpu(1, [3, 7]), name="two", own=NOBODY)]
+    found = advise_wfx(system("host", files=files, vms=floating))
+    assert not found.settings
+    assert "shares CPU 2's core with CPU 3, where vCPUs of VM two may run (SMT)" in found.reason
+    own = advise_wfx(system("host", files=files, vms=[vm(vcpu(0, [2]), vcpu(1, [3, 7]))]))
+    assert own.settings["wfx"] == "1"
     # A thread that is nobody's vCPU's does not matter.
     assert advise_wfx(system("host", files={**OURS, **smt((2, 7))}, vms=[vm(vcpu(0, [2]))])).settings
 

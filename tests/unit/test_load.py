@@ -403,7 +403,7 @@ def test_vcpu_that_came_meanwhile() -> None:
 
 def test_counters_of_a_vm_that_went_backwards_are_not_known() -> None:
     later = vm("1200-13", wfi=(10, 10))
-    found = host({**later, **thread(1200, 1203, "CPU 0/KVM", "2", ran=0, waited=0)}).vms[0]
+    found = host({**later, **thread(1200, 1203, "CPU 0/KVM", "2", ran=1, waited=1)}).vms[0]
     back = Unknown("its count of WFx exits went backwards")
     assert (exits(found, SECONDS), exits_of(found, SECONDS)) == (back, {0: back, 1: back})
     (vcpu, _) = found.vcpus
@@ -417,6 +417,13 @@ def test_counters_of_a_vm_that_went_backwards_are_not_known() -> None:
 def test_exits_of_a_vm_that_are_not_all_counted_are_not_known(file: str, text: str | None) -> None:
     for before, after in (({f"{KVM}/1200-13/{file}": text}, {}), ({}, {f"{KVM}/1200-13/{file}": text})):
         assert isinstance(exits(host(after, before).vms[0], SECONDS), Unknown)
+
+
+def test_times_that_stand_still_while_a_thread_sleeps_are_not_known() -> None:
+    status = "Cpus_allowed_list:\t2\nvoluntary_ctxt_switches:\t{}\n"
+    for sleeps, told in ((40, True), (4000, False)):
+        (vcpu, _) = host({"/proc/1200/task/1203/status": status.format(sleeps)}).vms[0].vcpus
+        assert [not isinstance(one, Unknown) for one in (vcpu.ran, vcpu.waited)] == [told] * 2
 
 
 def test_thread_whose_times_are_gone_has_no_rates() -> None:

@@ -21,6 +21,7 @@ REALM = {"/sys/devices/platform/arm-cca-dev/uevent": "DRIVER=arm-cca-guest\n"}
 KVM = {"/sys/class/misc/kvm/dev": "10:232\n"}
 VENDOR = {"/sys/class/dmi/id/sys_vendor": "QEMU\n"}
 PRODUCT = {"/sys/class/dmi/id/product_name": "KVM Virtual Machine\n"}
+CONTROL = {"/sys/kernel/cvm_wfx_trap_config": "0\n"}
 NOTHING = CpuMask(frozenset())
 
 
@@ -97,6 +98,7 @@ def dmi(vendor: str, product: str, **more: str) -> dict[str, str]:
                 {"/proc/device-tree/hypervisor@0/compatible": "xen,xen-4.17\0xen,xen\0"},
                 {"/proc/device-tree/fw-cfg@9020000/compatible": "qemu,fw-cfg-mmio\0"},
                 {"/sys/hypervisor/type": "xen\n"},
+                {"/sys/hypervisor/type": "xen\n", "/proc/xen/capabilities": "\n"},
                 {"/sys/bus/acpi/devices/QEMU0002:00/hid": "QEMU0002\n"},
                 {"/sys/bus/acpi/devices/VMGENCTR:00/hid": "VMGENCTR\n"},
                 {"/sys/class/ptp/ptp0/clock_name": "KVM virtual PTP\n"},
@@ -107,8 +109,12 @@ def dmi(vendor: str, product: str, **more: str) -> dict[str, str]:
 )
 def test_guest_of_a_cloud_or_a_hypervisor(files: Mapping[str, str]) -> None:
     assert place(Capture(files)).role == "guest"
-    # It is a host to us where it runs guests of its own.
-    assert place(Capture({**files, **KVM})).role == "host"
+    # It is a host to us where it runs guests, or can untrap theirs, not where it only could run some.
+    assert place(Capture({**files, **KVM})).role == "guest"
+    for more in ({"/sys/kernel/debug/kvm/7-1/exits": "7\n"}, {"/sys/kernel/cvm_wfx_trap_config": "0\n"}):
+        assert place(Capture({**files, **KVM, **more})).role == "host"
+    hidden = {"/sys/kernel/debug/kvm/7-1/exits": errno.EPERM}
+    assert place(Capture({**files, **KVM}, hidden)).role == "host"
 
 
 @pytest.mark.parametrize(
@@ -137,6 +143,13 @@ def test_guest_of_a_cloud_or_a_hypervisor(files: Mapping[str, str]) -> None:
         dmi("Nutanix", "NX-3060"),
         {"/proc/device-tree/compatible": "apple,j274\0apple,t8103\0"},
         {f"{CPUS}/hotplug/states": "  0: offline\n", "/sys/class/ptp/ptp0/clock_name": "mlx5_ptp\n"},
+        # Xen's first domain.
+        {
+            "/proc/xen/capabilities": "control_d\n",
+            "/sys/hypervisor/type": "xen\n",
+            "/proc/device-tree/hypervisor/compatible": "xen,xen-4.17\0xen,xen\0",
+            "/proc/stat": "cpu0 1 0 0 9 0 0 0 1 0 0\n",
+        },
         {"/sys/hypervisor/type": "\n", "/proc/stat": "cpu0 1 0 0 9 0 0 0 0 0 0\n"},
     ],
 )
@@ -206,10 +219,15 @@ def test_guest_to_which_its_monitor_does_not_answer(line: str, claim: str) -> No
     assert (machine.role, machine.confidential, machine.claim) == ("machine", False, claim)
 
 
-def test_driver_that_may_not_be_seen_leaves_it_open() -> None:
-    found = place(
-        Capture({**VENDOR, **words("virtcca_cvm_guest=1")}, {"/sys/class/misc/tsi/dev": errno.EACCES})
-    )
+def test_driver_that_may_not_be_read_is_there() -> None:
+    for number in (errno.EACCES, errno.EIO):
+        found = place(Capture(VENDOR, dict.fromkeys(TSI, number)))
+        assert (found.role, found.confidential, found.monitor) == ("guest", True, "virtCCA's TMM")
+
+
+def test_devices_that_may_not_be_seen_leave_it_open() -> None:
+    closed = dict.fromkeys((*TSI, *KVM), errno.EACCES)
+    found = place(Capture({**VENDOR, **words("virtcca_cvm_guest=1")}, closed))
     assert (found.role, found.confidential) == ("guest", None)
     assert "cannot be read" in found.monitor
 
@@ -237,7 +255,7 @@ def test_driver_that_may_not_be_seen_leaves_it_open() -> None:
         ("virtcca_cvm_host=yes", False, "none"),
     ],
 )
-@pytest.mark.parametrize("more", [KVM, {"/sys/kernel/cvm_wfx_trap_config": "0\n"}, {**KVM, **VENDOR}])
+@pytest.mark.parametrize("more", [KVM, CONTROL, {**CONTROL, **KVM, **VENDOR}])
 def test_host(more: Mapping[str, str], line: str, confidential: bool, monitor: str) -> None:
     """Also one that is itself a VM."""
     found = place(Capture({**more, **words(line)}))

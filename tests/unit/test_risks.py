@@ -334,7 +334,7 @@ def test_pinned_vcpus_may_go_untrapped() -> None:
 def test_vcpu_that_is_not_pinned_and_not_trapped() -> None:
     (risk,) = host({WFX: "1\n"})
     assert risk.what == (
-        "WFx of vCPUs 0 of VM of process 1300 is not trapped, and vCPU 0 is not pinned (CPUs 0-1): "
+        "WFx of vCPU 0 of VM of process 1300 is not trapped, and vCPU 0 is not pinned (CPUs 0-1): "
         "idle, it takes its CPU from others"
     )
     assert "guard" in risk.next_step
@@ -346,7 +346,7 @@ def test_vcpus_that_share_and_are_not_trapped() -> None:
     assert "vCPUs 0-1 of VM db" in risk.what
     assert "vCPU 0 shares CPU 2 with another vCPU" in risk.what
     (risk,) = host({**shared, **vm("1200-13", mask="2")})
-    assert "vCPUs 1 of VM db" in risk.what
+    assert "WFx of vCPU 1 of VM db" in risk.what
     assert "vCPU 1 shares" in risk.what
 
 

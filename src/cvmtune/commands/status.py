@@ -15,6 +15,7 @@ from cvmtune.core.text import columns
 from cvmtune.features import risks
 from cvmtune.features.feature import FeatureStatus, Risk
 from cvmtune.features.registry import Registry
+from cvmtune.observe.monitor import SILENT
 from cvmtune.observe.platform import Platform
 from cvmtune.observe.timer import Timers
 from cvmtune.tuning.outcome import Verification
@@ -153,6 +154,8 @@ def _role(where: Platform) -> str:
         return f"guest, confidential: behind {where.monitor}"
     if claimed:
         return f"guest, of a confidential guest's image: {claimed}"
+    if where.monitor != SILENT:
+        return f"guest; its monitor is {where.monitor}"
     return "guest; not confidential, or behind a monitor that does not show itself, as pKVM"
 
 
@@ -164,13 +167,18 @@ def _online(where: Platform) -> str:
 def _timer_words(timers: Timers) -> str:
     said = []
     if timers.arrives:
-        said.append(f"its interrupt arrives on CPUs {timers.arrives.to_list()}")
+        said.append(f"its interrupt arrives on {_cpus(timers.arrives)}")
     if timers.silent:
-        said.append(f"it does not on CPUs {timers.silent.to_list()}")
+        said.append(f"its interrupt does not arrive on {_cpus(timers.silent)}")
     for why in dict.fromkeys(timers.unknown.values()):
         cpus = CpuMask(frozenset(cpu for cpu, one in timers.unknown.items() if one == why))
-        said.append(f"on CPUs {cpus.to_list()} that cannot be told: {why}")
+        each = "each of " if len(cpus) > 1 else ""
+        said.append(f"whether its interrupt arrives cannot be told for {each}{_cpus(cpus)}: {why}")
     return "; ".join(said) or "not known"
+
+
+def _cpus(cpus: CpuMask) -> str:
+    return f"CPU{'' if len(cpus) == 1 else 's'} {cpus.to_list()}"
 
 
 def _applied_words(registry: Registry, applied: Verification | None) -> str:

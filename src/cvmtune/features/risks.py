@@ -9,7 +9,7 @@ from cvmtune.features.feature import FeatureStatus, Risk
 from cvmtune.observe.capture import DEBUG, KVM, Capture
 from cvmtune.observe.container import view
 from cvmtune.observe.timer import Timers
-from cvmtune.observe.vms import unread, unseen, vms
+from cvmtune.observe.vms import lacks_kvm, unread, unseen, vms
 
 
 def unknown(capture: Capture, known: Sequence[FeatureStatus]) -> Iterator[Risk]:
@@ -26,7 +26,9 @@ def unknown(capture: Capture, known: Sequence[FeatureStatus]) -> Iterator[Risk]:
             f"{why}: CPUs' times, interrupts, mounts and VMs are not all the machine's, or another's",
             "run cvmtune on the machine itself",
         )
-    if DEBUG in capture.unreadable or KVM in capture.unreadable:
+    if lacks_kvm(capture):
+        yield Risk(unseen(capture), "run cvmtune where all of debugfs is shown, on the machine itself")
+    elif DEBUG in capture.unreadable or KVM in capture.unreadable:
         yield Risk(
             "statistics and VMs are not seen: debugfs cannot be read", "run as root, with debugfs mounted"
         )

@@ -21,6 +21,7 @@ from cvmtune.observe.vmm import is_cut, vcpu_of
 
 DEBUG = "/sys/kernel/debug"
 KVM = f"{DEBUG}/kvm"
+KVM_DEVICE = "/sys/class/misc/kvm/dev"
 # A VM's folder is named after a thread of its VMM and the VM's file there.
 VM_FOLDERS = f"{KVM}/*-*"
 CPUS = "/sys/devices/system/cpu"
@@ -50,12 +51,13 @@ _ALWAYS = (
     "/proc/device-tree/hypervisor*/compatible",
     "/proc/device-tree/fw-cfg*/compatible",
     "/sys/hypervisor/type",
+    "/proc/xen/capabilities",
     *(
         f"/sys/bus/acpi/devices/{name}*/hid"
         for name in ("QEMU", "VMBUS", "MSFT1000", "VMGENCTR", "XEN", "VMW")
     ),
     "/sys/class/ptp/*/clock_name",
-    "/sys/class/misc/kvm/dev",
+    KVM_DEVICE,
     "/sys/class/misc/tsi/dev",
     "/sys/devices/platform/arm-cca-dev/uevent",
     "/sys/devices/faux/arm-*-dev/uevent",
@@ -108,8 +110,8 @@ _CGROUP_V2 = re.compile(r"^0::(/.*)$", re.MULTILINE)
 class Capture:
     """The files of a machine, and those that are there but could not be read, with the error's number.
 
-    Of debugfs, and of the threads of a VMM, it is told too if they are not there. `earlier` is the same
-    machine some time before, where it was looked at twice.
+    Of debugfs, of KVM's part of it and of the threads of a VMM it is told too if they are not there.
+    `earlier` is the same machine some time before, where it was looked at twice.
     """
 
     files: Mapping[str, str]
@@ -154,6 +156,9 @@ def capture(tree: Readable, patterns: Sequence[str] = (), *, load: bool = True) 
     if not reader.names(DEBUG):
         # Not mounted: to who looks for VMs and statistics that is no better than forbidden.
         reader.unreadable.setdefault(DEBUG, errno.ENOENT)
+    elif not reader.names(KVM) and reader.knows(KVM_DEVICE):
+        # KVM has files of its own there whether or not a VM runs: this is a part of debugfs.
+        reader.unreadable.setdefault(KVM, errno.ENOENT)
     vmms = {int(match[1]): name for name in reader.names(KVM) if (match := _VM_FOLDER.fullmatch(name))}
     for vmm, folder in vmms.items():
         reader.read_vcpus(vmm, f"{KVM}/{folder}", load=load)
@@ -195,6 +200,10 @@ class _Reader:
                     self._absent.add(directory)
                 self._note(directory, error)
         return self._names[directory]
+
+    def knows(self, path: str) -> bool:
+        """Tell whether a file that was looked for is there, read or not."""
+        return path in self.files or path in self.unreadable
 
     def read(self, path: str) -> str | None:
         try:

@@ -19,6 +19,8 @@ _GUESTS_FILES = re.compile(
     r"|/proc/device-tree/(?:hypervisor|fw-cfg)(?:@[^/]*)?/compatible"
     r"|/sys/bus/acpi/devices/(?:QEMU|VMBUS|MSFT1000|VMGENCTR|XEN|VMW)[^/]*/hid"
 )
+# What Xen's first domain may do, which has the machine's hardware and Xen's devices beside it.
+_XEN = "/proc/xen/capabilities"
 _CLOCK = re.compile(r"/sys/class/ptp/[^/]+/clock_name")
 _GUESTS_CLOCKS = ("KVM virtual PTP", "hyperv")
 
@@ -102,6 +104,8 @@ def is_guest(capture: Capture) -> bool:
 
 
 def _has_what_guests_have(capture: Capture) -> bool:
+    if "control_d" in (capture.get(_XEN) or ""):
+        return False
     if PV_TIME in (capture.get(f"{CPUS}/hotplug/states") or ""):
         return True
     # Only a hypervisor takes time.

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.observe.capture import CGROUPS, CPUS, PARTITIONS, Capture
-from cvmtune.observe.vms import Vm
+from cvmtune.observe.vms import Vcpu, Vm
 
 _SIBLINGS = re.compile(rf"{CPUS}/cpu(\d+)/topology/thread_siblings_list")
 _NODE = re.compile(r"/sys/devices/system/node/node(\d+)/cpulist")
@@ -108,23 +108,42 @@ def _mask(capture: Capture, path: str) -> CpuMask:
 def core_sharing(capture: Capture, machines: Sequence[Vm]) -> tuple[dict[tuple[str, int], str], list[str]]:
     """Tell which pinned vCPUs are on two threads of one core.
 
-    Return those beside another VM's, by VM's folder and id, and why; and pairs of one VM's, in words.
+    Return those beside whose CPU another VM's may run, by VM's folder and id, and why; and pairs of one VM's,
+    in words.
     """
     owners = {
         vcpu.pinned_to: (vm, vcpu) for vm in machines for vcpu in vm.vcpus if vcpu.pinned_to is not None
     }
     beside = siblings(capture)
+    takers = _takers(machines, {sibling for cpu in owners for sibling in beside.get(cpu, ())})
     strangers: dict[tuple[str, int], str] = {}
     pairs = []
     for cpu, (vm, vcpu) in owners.items():
         for sibling in beside.get(cpu, ()):
-            if sibling not in owners:
-                continue
-            other, its = owners[sibling]
-            if other.folder != vm.folder:
-                strangers[vm.folder, vcpu.vcpu] = (
-                    f"shares CPU {cpu}'s core with CPU {sibling}, vCPU {its.vcpu} of VM {other.name}'s (SMT)"
-                )
-            elif cpu < sibling:
+            for other, its in takers.get(sibling, {}).values():
+                if other.process != vm.process:
+                    strangers[vm.folder, vcpu.vcpu] = (
+                        f"shares CPU {cpu}'s core with CPU {sibling}, {_whose(other, its)} (SMT)"
+                    )
+            if cpu < sibling and sibling in owners and owners[sibling][0].process == vm.process:
+                its = owners[sibling][1]
                 pairs.append(f"{vcpu.vcpu} and {its.vcpu} of VM {vm.name} (CPUs {cpu} and {sibling})")
     return strangers, pairs
+
+
+def _takers(machines: Sequence[Vm], cpus: Set[int]) -> dict[int, dict[str, tuple[Vm, Vcpu]]]:
+    """Who may run on each of these CPUs: a vCPU of one process, and one of another if there is."""
+    found: dict[int, dict[str, tuple[Vm, Vcpu]]] = {cpu: {} for cpu in cpus}
+    for vm in machines:
+        # Most vCPUs of a VM that is not pinned may run on the same CPUs.
+        for vcpu in {vcpu.allowed: vcpu for vcpu in vm.vcpus}.values():
+            for cpu in vcpu.allowed.cpus & cpus:
+                if len(found[cpu]) < 2:
+                    found[cpu].setdefault(vm.process, (vm, vcpu))
+    return found
+
+
+def _whose(vm: Vm, vcpu: Vcpu) -> str:
+    if vcpu.pinned_to is None:
+        return f"where vCPUs of VM {vm.name} may run"
+    return f"vCPU {vcpu.vcpu} of VM {vm.name}'s"

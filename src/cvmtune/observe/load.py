@@ -235,11 +235,15 @@ def _vcpu(
         came = Unknown("its thread came meanwhile")
         return VcpuLoad(after, came, came, came, None if cpu is None else came, reserved)
     ran = _share(before.ran_ns, after.ran_ns, seconds, "its thread's time")
+    waited = _share(before.waited_ns, after.waited_ns, seconds, "its thread's time of waiting")
+    sleeps = rate(before.sleeps, after.sleeps, seconds, what="its thread's count of sleeps")
+    if ran == 0 and sleeps != 0 and not isinstance(sleeps, Unknown):
+        ran = waited = Unknown("its thread's times stood still while it ran and slept")
     return VcpuLoad(
         now=after,
         ran=ran,
-        waited=_share(before.waited_ns, after.waited_ns, seconds, "its thread's time of waiting"),
-        sleeps=rate(before.sleeps, after.sleeps, seconds, what="its thread's count of sleeps"),
+        waited=waited,
+        sleeps=sleeps,
         beside=None if cpu is None else _beside(cpus.get(cpu), ran),
         reserved=reserved,
     )

@@ -6,11 +6,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from cvmtune.observe.capture import Capture
+from cvmtune.observe.capture import KVM_DEVICE, Capture
 from cvmtune.observe.command_line import last, switched_on
 
 TMM = "virtCCA's TMM"
 RMM = "Arm CCA's RMM"
+# pKVM lets no guest see that it is there.
+SILENT = "none that shows itself"
 # The driver of virtCCA's guests makes it once the TMM has told its version (virtcca_cvm_tsi.c of openEuler).
 _TSI = "/sys/class/misc/tsi/dev"
 # The device of a realm, of one kind or another: made where the RMM has answered (arch/arm64/kernel/rsi.c, and
@@ -43,8 +45,12 @@ class Monitor:
 
 
 def of_guest(capture: Capture) -> Monitor | None:
-    """Return the monitor that answers to this guest; None if none does, guest or not."""
-    if _TSI in capture.files:
+    """Return the monitor that answers to this guest; None if none does, guest or not.
+
+    Its driver's file tells by being there. Where KVM's beside it is closed too the folder is, and tells
+    nothing.
+    """
+    if _TSI in capture.files or (_TSI in capture.unreadable and KVM_DEVICE not in capture.unreadable):
         return Monitor(True, TMM)
     if any(_REALM.fullmatch(path) for path in (*capture.files, *capture.unreadable)):
         return Monitor(True, RMM)
@@ -57,8 +63,7 @@ def of_silence(capture: Capture) -> Monitor:
         if _TSI in capture.unreadable:
             return Monitor(None, f"not known: {_TSI} cannot be read")
         return Monitor(False, "none", claim)
-    # pKVM lets no guest see that it is there.
-    return Monitor(None, "none that shows itself")
+    return Monitor(None, SILENT)
 
 
 def of_host(capture: Capture) -> Monitor:

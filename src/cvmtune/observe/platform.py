@@ -9,10 +9,11 @@ from typing import Literal
 
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.observe import monitor
-from cvmtune.observe.capture import CPUS, Capture
+from cvmtune.observe.capture import CPUS, KVM_DEVICE, Capture
 from cvmtune.observe.firmware import is_guest
 from cvmtune.observe.isolation import kept
 from cvmtune.observe.monitor import Monitor
+from cvmtune.observe.vms import vms
 
 Role = Literal["guest", "host", "machine"]
 Flavour = Literal["ours", "vendor", "neither"]
@@ -75,11 +76,14 @@ def _role(capture: Capture, signs: Signs) -> tuple[Role, Monitor]:
     # A guest to which a monitor answers is one whatever else it has.
     if answering := monitor.of_guest(capture):
         return "guest", answering
-    # A guest that runs guests of its own is a host to us: what it has that others lack is a host's.
-    if any(_there(capture, path) for path in ("/sys/class/misc/kvm/dev", *signs.host)):
+    # A guest that runs guests of its own, or can untrap theirs, is a host to us.
+    if vms(capture) or any(_there(capture, path) for path in signs.host):
         return "host", monitor.of_host(capture)
+    # One that only could run some has KVM's device, as behind nested virtualization.
     if is_guest(capture):
         return "guest", monitor.of_silence(capture)
+    if _there(capture, KVM_DEVICE):
+        return "host", monitor.of_host(capture)
     return "machine", Monitor(False, "none", monitor.of_silence(capture).claim)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 
-from cvmtune.observe.capture import DEBUG, Capture
+from cvmtune.observe.capture import DEBUG, KVM, Capture
 
 _LOCKDOWN = "/sys/kernel/security/lockdown"
 
@@ -31,6 +31,8 @@ def reason(capture: Capture, path: str, number: int) -> str:
     """Return what an error means there, as a clause."""
     if path == DEBUG and number == errno.ENOENT:
         return "debugfs is not mounted, or empty"
+    if path == KVM and number == errno.ENOENT:
+        return "debugfs shows nothing of it here"
     if path.startswith(f"{DEBUG}/") and number == errno.EPERM and not _is_unlocked(capture):
         return "kernel lockdown"
     if path.startswith("/proc/") and number in (errno.EPERM, errno.EACCES):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +26,8 @@ _NUMBER = re.compile(r"[0-9]{1,20}")
 _UNTOLD = "by their names (start QEMU with debug-threads=on)"
 _SCHEDSTAT = "schedstat of its thread"
 _NONE = Unknown(f"there is no {_SCHEDSTAT}")
+# A kernel that does not keep these times prints zeros (proc_pid_schedstat() in fs/proc/base.c).
+_NOT_KEPT = Unknown(f"{_SCHEDSTAT} shows none: this kernel does not keep it (CONFIG_SCHEDSTATS)")
 # More VMs than these are not named one by one.
 _NAMED = 4
 
@@ -64,6 +67,11 @@ class Vm:
     hidden: str = ""
     untold: str = ""
 
+    @property
+    def process(self) -> str:
+        """The process that has it, and maybe other VMs, whose vCPUs' threads are then the same."""
+        return self.folder.partition("-")[0]
+
     def figure(self, file: str) -> Figure:
         """The number in one of the files."""
         if file in self.unreadable:
@@ -80,7 +88,14 @@ def unseen(capture: Capture) -> str:
     """Return why VMs are not to be seen on a host, whether or not any run; nothing if they are."""
     if DEBUG not in capture.unreadable and KVM not in capture.unreadable:
         return ""
+    if lacks_kvm(capture):
+        return f"VMs cannot be seen: KVM is there, and {reason(capture, KVM, capture.unreadable[KVM])}"
     return "VMs cannot be seen without debugfs: run as root, with /sys/kernel/debug mounted"
+
+
+def lacks_kvm(capture: Capture) -> bool:
+    """Tell whether debugfs can be seen, and what KVM has there cannot."""
+    return DEBUG not in capture.unreadable and capture.unreadable.get(KVM) == errno.ENOENT
 
 
 def unread(machines: Sequence[Vm]) -> str:
@@ -98,7 +113,8 @@ def untold(machines: Sequence[Vm]) -> str:
     told = {vm.name: vm.untold or _UNTOLD for vm in machines if vm.untold or not vm.vcpus}
     if not told:
         return ""
-    return f"the threads of the vCPUs of VM {_some(told)} cannot be told {next(iter(told.values()))}"
+    vm = f"VM{'s' if len(told) > 1 else ''} {_some(told)}"
+    return f"the threads of the vCPUs of {vm} cannot be told {next(iter(told.values()))}"
 
 
 def doubt(capture: Capture) -> str:
@@ -137,7 +153,9 @@ class _Found:
 
 def _vms(capture: Capture) -> Sequence[Vm]:
     found = _find(capture)
-    return [_vm(capture, folder, found) for folder in sorted({*found.files, *found.unreadable})]
+    folders = sorted({*found.files, *found.unreadable})
+    several = Counter(_vmm(folder) for folder in folders)
+    return [_vm(capture, folder, found, alone=several[_vmm(folder)] == 1) for folder in folders]
 
 
 def _find(capture: Capture) -> _Found:
@@ -168,20 +186,26 @@ def _note_thread(found: _Found, vmm: int, thread: int, comm: str) -> None:
         found.cut.add(vmm)
 
 
-def _vm(capture: Capture, folder: str, found: _Found) -> Vm:
-    vmm = int(folder.partition("-")[0])
+def _vmm(folder: str) -> int:
+    return int(folder.partition("-")[0])
+
+
+def _vm(capture: Capture, folder: str, found: _Found, *, alone: bool) -> Vm:
+    """The VM of a folder; `alone` is whether its process has no other."""
+    vmm = _vmm(folder)
+    name = found.names.get(vmm, f"of process {vmm}")
     vcpus = _vcpus(capture, vmm, found.threads.get(vmm, {}))
     hidden = found.hidden.get(vmm, "")
     untold = ""
     if hidden:
-        untold = f"as {hidden}"
+        untold = f"because {hidden}"
     elif vmm in found.cut:
         untold = "by their names, which are cut off"
     elif found.threads.get(vmm) and len(vcpus) < _living(capture, vmm, found.threads[vmm]):
-        untold = "as what says where they may run is not understood"
+        untold = "because what says where they may run is not understood"
     return Vm(
         folder=folder,
-        name=found.names.get(vmm, f"of process {vmm}"),
+        name=name if alone else f"{name} ({folder})",
         vcpus=vcpus,
         files=found.files.get(folder, {}),
         unreadable=found.unreadable.get(folder, {}),
@@ -241,7 +265,9 @@ def _times(capture: Capture, path: str) -> tuple[Figure, Figure]:
         missing = Unknown(why) if why else _NONE
         return missing, missing
     ran, waited, *_ = (*text.split(), "", "")
-    return _figure(ran, "its thread's time"), _figure(waited, "its thread's time of waiting")
+    times = _figure(ran, "its thread's time"), _figure(waited, "its thread's time of waiting")
+    # No thread that there is has run for 0 ns.
+    return times if times[0] != 0 else (_NOT_KEPT, _NOT_KEPT)
 
 
 def _partitioned(capture: Capture, cgroup: str) -> bool:

@@ -21,6 +21,7 @@ from cvmtune.features.soft_ipi.settings import POLL_US
 from cvmtune.features.status import of_parameter
 from cvmtune.features.words import between, count, named_cpus, overcommitted, round_up, time_lost
 from cvmtune.observe.cpus import deep_idle, deep_idle_untold, nohlt, nohlt_untold
+from cvmtune.observe.firmware import is_guest
 from cvmtune.observe.load import CpuLoad, Load
 
 # IPIs a second that a vCPU must take. Of fewer, more than 5 ms apart, most would be awaited longer than the
@@ -42,7 +43,8 @@ BOUND_US = (100, 10_000)
 def advise(load: Load, before: Sequence[Advice]) -> Advice:
     """Name the vCPUs that take many IPIs and idle between them."""
     if load.place.role != "guest":
-        return Advice("ipi", "it is a guest's feature: this is no guest, where an IPI costs no exit")
+        other = "a host" if is_guest(load.now) else "no guest"
+        return Advice("ipi", f"it is a guest's feature, and this is {other}")
     figures = {f"IPIs a second taken by CPU {cpu}": taken(one) for cpu, one in load.cpus.items()}
     rates = {cpu: rate for cpu, one in load.cpus.items() if not isinstance(rate := taken(one), Unknown)}
     if len(rates) < max(1, len(figures)):

@@ -63,7 +63,7 @@ def risks(capture: Capture, where: Platform, status: FeatureStatus) -> Iterator[
     one = len(mask) == 1
     named = f"{named_cpus(mask)} {'polls' if one else 'poll'} for IPIs"
     if where.role == "host":
-        yield Risk(f"{named} on a host, where an IPI costs no exit", "turn it off: cvmtune apply --ipi off")
+        yield Risk(f"{named} on a host; it is a guest's feature", "turn it off: cvmtune apply --ipi off")
     if where.role == "guest":
         yield from _steal(capture, where, named, "it polls" if one else "they poll")
     yield from _unbounded(where, mask, status)

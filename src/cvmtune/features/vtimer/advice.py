@@ -26,12 +26,15 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
         return Advice("vtimer", reason)
     others = [name for name, mode in modes.items() if mode != "masked"]
     if others:
+        one, names = len(others) == 1, ", ".join(others)
         reason = (
-            f"VM {', '.join(others)} is not in mode masked; write that to its vtimer_mode in KVM's debugfs"
+            f"VM{'' if one else 's'} {names} {'is' if one else 'are'} not in mode masked, which is "
+            f"no setting: write that to {'its' if one else 'their'} vtimer_mode in KVM's debugfs"
         )
         return Advice("vtimer", reason)
     if hidden:
         return Advice(
             "vtimer", f"it is on for {count(len(modes), 'VM')}; of others it cannot be told: {hidden}"
         )
-    return Advice("vtimer", f"it is on for all {len(modes)} VMs: nothing to set")
+    every = f"all {len(modes)} VMs" if len(modes) > 1 else "the one VM here"
+    return Advice("vtimer", f"it is on for {every}: nothing to set")

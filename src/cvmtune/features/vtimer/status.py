@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from cvmtune.core.figure import Unknown
 from cvmtune.features.feature import FeatureStatus
 from cvmtune.features.status import in_words, of_vms
 from cvmtune.features.vtimer.knob import FILE
@@ -24,7 +25,8 @@ def status(capture: Capture, where: Platform) -> FeatureStatus:
         return FeatureStatus("vtimer", "elsewhere", problem="it is the monitor's and the host's")
     if not modes:
         if hidden := unseen(capture) or unread(machines):
-            return FeatureStatus("vtimer", "unknown", problem=hidden)
+            unknown = dict.fromkeys(_COLUMNS, Unknown(hidden))
+            return FeatureStatus("vtimer", "unknown", problem=hidden, statistics=unknown)
         return FeatureStatus("vtimer", "absent", problem="no VM here has it")
     statistics = of_vms((vm for vm in machines if _may_have(vm)), STATISTICS, _COLUMNS)
     told = [f"VM {name}: {mode}" for name, mode in modes.items()]

@@ -18,11 +18,11 @@ from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.figure import Figure, Unknown, known
 from cvmtune.features.feature import Advice
 from cvmtune.features.wfx.knob import GUARD, PATH
-from cvmtune.features.wfx.vms import OWN_MASK, exits_of, own_mask, waits
+from cvmtune.features.wfx.vms import OWN_MASK, exits_of, ids_in_words, own_mask, waits
 from cvmtune.features.wfx.vms import exits as exits_of_vm
-from cvmtune.features.words import count, cpu_list
+from cvmtune.features.words import count
 from cvmtune.observe.capture import KVM
-from cvmtune.observe.isolation import core_sharing
+from cvmtune.observe.isolation import core_sharing, kept
 from cvmtune.observe.load import Load, VcpuLoad, VmLoad
 from cvmtune.observe.unreadable import reason as meaning
 from cvmtune.observe.vms import Vm, unowned, unread, unseen, untold
@@ -38,6 +38,8 @@ MAX_WAITED = 0.1
 
 _Exiting = Mapping[str, Mapping[int, Figure]]
 """Exits for WFI and WFE a second by VM's folder and vCPU."""
+_Refusals = Mapping[int, str | Unknown]
+"""Why vCPUs, by their ids, have no CPU of their own; Unknown where that cannot be told."""
 _Unowned = Mapping[tuple[str, int], str]
 """What unowned() says."""
 
@@ -49,7 +51,7 @@ class _Ids:
 
     waiting: Sequence[int]
     doubt: Mapping[int, str]
-    refused: Mapping[int, str]
+    refused: _Refusals
     owners: Set[int]
 
 
@@ -60,11 +62,15 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
     every = [vm.now for vm in load.vms]
     system = [vm for vm in load.vms if own_mask(vm.now) is None]
     counted = {vm.now.folder: exits_of(vm, load.seconds) for vm in system}
+    # Where it cannot be told whose mask counts, figures are shown all the same.
     figures = {
         f"{what} a second of VM {vm.now.name}{which}": figure
-        for vm in system
-        for what, which, figure in _rates(vm, load.seconds, counted[vm.now.folder])
+        for vm in load.vms
+        if not isinstance(own_mask(vm.now), CpuMask)
+        for what, which, figure in _rates(vm, load.seconds)
     }
+    if hidden := unseen(load.now):
+        figures.setdefault("WFx exits a second", Unknown(hidden))
     if doubt := unseen(load.now) or unread(every) or _odd_mask(every) or untold(every):
         return Advice("wfx", doubt, figures=figures)
     if not system:
@@ -76,10 +82,10 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
     exiting = {vm.now.folder: waits(vm, load.seconds, MIN_WFX_EXITS, counted[vm.now.folder]) for vm in system}
     ids = _ids(load, system, why, exiting)
     left_out = "; ".join(
-        [*ids.refused.values(), *_doubts(ids.doubt), *_by_vm(load, system, why, exiting, ids)]
+        [*map(_words, ids.refused.values()), *_doubts(ids.doubt), *_by_vm(load, system, why, exiting, ids)]
     )
     if not ids.owners:
-        return Advice("wfx", f"no vCPU has a CPU of its own: {left_out}", figures=figures)
+        return Advice("wfx", f"{_none_has(ids.refused)}: {left_out}", figures=figures)
     if not ids.waiting:
         reason = f"no vCPU with a CPU of its own makes {MIN_WFX_EXITS:g} WFx exits a second"
         if ids.doubt:
@@ -90,7 +96,7 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
     if refusal := _no_control(load):
         many = len(ids.waiting) > 1
         own = "have CPUs of their own and wait" if many else "has a CPU of its own and waits"
-        reason = f"{_vcpus(ids.waiting)} {own} often; {refusal}"
+        reason = f"{ids_in_words(ids.waiting)} {own} often; {refusal}"
         return Advice("wfx", reason, figures=figures)
     found = _untrapped(load, system, ids.waiting, exiting, left_out, figures)
     # WFI lets the core's other thread have all of it; work between waits it has to share, as with traps.
@@ -100,6 +106,17 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
         else ""
     )
     return replace(found, cost=f"{found.cost}{smt}")
+
+
+def _none_has(refused: _Refusals) -> str:
+    told = [not isinstance(one, Unknown) for one in refused.values()]
+    if not any(told):
+        return "it cannot be told whether a vCPU has a CPU of its own"
+    return f"no vCPU {'has' if all(told) else 'is known to have'} a CPU of its own"
+
+
+def _words(refusal: str | Unknown) -> str:
+    return refusal.why if isinstance(refusal, Unknown) else refusal
 
 
 def _odd_mask(machines: Sequence[Vm]) -> str:
@@ -134,11 +151,7 @@ def _ids(load: Load, system: Sequence[VmLoad], why: _Unowned, exiting: _Exiting)
 def _doubts(doubt: Mapping[int, str]) -> Iterator[str]:
     """Of which vCPUs it cannot be told whether they wait often, by reason."""
     for why in dict.fromkeys(doubt.values()):
-        yield f"{_vcpus([vcpu for vcpu, one in doubt.items() if one == why])}, as {why}"
-
-
-def _vcpus(ids: Sequence[int]) -> str:
-    return f"vCPU{'s' if len(ids) > 1 else ''} {cpu_list(ids)}"
+        yield f"{ids_in_words([vcpu for vcpu, one in doubt.items() if one == why])}, as {why}"
 
 
 def _untrapped(
@@ -157,18 +170,21 @@ def _untrapped(
     elif GUARD in load.now.unreadable:
         guard = f"; whether the guard is on cannot be told, and it is not set: {load.now.why_not(GUARD)}"
     threads = [vcpu for vm in system for vcpu in vm.vcpus if vcpu.now.vcpu in waiting]
+    # Two VMs of one process have the same threads.
+    cpus = len({vcpu.now.pinned_to for vcpu in threads})
     exits = sum(known(one.get(vcpu, 0.0)) or 0.0 for one in exiting.values() for vcpu in waiting)
     beside = max(known(vcpu.beside) or 0.0 for vcpu in threads if vcpu.beside is not None)
     return Advice(
         "wfx",
-        f"{_vcpus(waiting)} of {count(len(system), 'VM')} {'is' if len(threads) == 1 else 'are each'} pinned "
-        f"to a CPU of {_its(threads)}, of which at most {beside:.1%} went to others"
+        f"{ids_in_words(waiting)} of {count(len(system), 'VM')} "
+        f"{'is' if len(threads) == 1 else 'are each'} pinned to a CPU of {_its(load, threads)}, of which "
+        f"at most {beside:.1%} went to others"
         f"{f'; left out: {left_out}' if left_out else ''}",
         settings,
         gain=f"up to {exits:.0f} exits a second fewer, and as many sleeps and wake-ups of vCPU threads",
         cost=(
-            f"{count(len(threads), 'physical CPU')} that {'shows' if len(threads) == 1 else 'show'} as 100 % "
-            f"busy and {'reaches' if len(threads) == 1 else 'reach'} no idle state deeper than WFI{guard}"
+            f"{count(cpus, 'physical CPU')} that {'shows' if cpus == 1 else 'show'} as 100 % "
+            f"busy and {'reaches' if cpus == 1 else 'reach'} no idle state deeper than WFI{guard}"
         ),
         figures=figures,
     )
@@ -193,24 +209,29 @@ def _by_vm(
             yield f"VM {vm.now.name} alone could have {mask.both_forms()}, written to its {path}"
 
 
-def _refused(why: _Unowned, those: Sequence[VmLoad]) -> dict[int, str]:
+def _refused(why: _Unowned, those: Sequence[VmLoad]) -> _Refusals:
     """The ids of vCPUs that lack a CPU of their own in one of those VMs, for which one mask is, and why."""
-    refused: dict[int, str] = {}
+    refused: dict[int, str | Unknown] = {}
     for vm in those:
         for vcpu in vm.vcpus:
-            if shares := why.get((vm.now.folder, vcpu.now.vcpu)) or _disturbed(vcpu):
-                refused.setdefault(vcpu.now.vcpu, f"vCPU {vcpu.now.vcpu} of VM {vm.now.name} {shares}")
+            who = f"vCPU {vcpu.now.vcpu} of VM {vm.now.name}"
+            shares = why.get((vm.now.folder, vcpu.now.vcpu)) or _disturbed(vcpu)
+            if isinstance(shares, Unknown):
+                refused.setdefault(vcpu.now.vcpu, Unknown(f"{who} {shares.why}"))
+            elif shares and not isinstance(refused.get(vcpu.now.vcpu), str):
+                # What is known of one VM settles it for all.
+                refused[vcpu.now.vcpu] = f"{who} {shares}"
     return refused
 
 
-def _disturbed(vcpu: VcpuLoad) -> str:
+def _disturbed(vcpu: VcpuLoad) -> str | Unknown:
     """What shows that others run on the CPU that a vCPU is bound to, or that it cannot be told; nothing if
     they do not."""
     cpu = vcpu.now.pinned_to
     if isinstance(vcpu.beside, Unknown):
-        return f"is bound to CPU {cpu}, and whether others run there {vcpu.beside}"
+        return Unknown(f"is bound to CPU {cpu}, and whether others run there {vcpu.beside}")
     if isinstance(vcpu.waited, Unknown):
-        return f"is bound to CPU {cpu}, and how long it waited for that {vcpu.waited}"
+        return Unknown(f"is bound to CPU {cpu}, and how long it waited for that {vcpu.waited}")
     if vcpu.beside is not None and vcpu.beside > MAX_BESIDE:
         return f"shares CPU {cpu} with others, which took {vcpu.beside:.0%} of it"
     if vcpu.waited > MAX_WAITED:
@@ -225,9 +246,10 @@ def _named(load: Load) -> CpuMask:
         return CpuMask(frozenset())
 
 
-def _rates(vm: VmLoad, seconds: float, counted: Mapping[int, Figure]) -> list[tuple[str, str, Figure]]:
+def _rates(vm: VmLoad, seconds: float) -> list[tuple[str, str, Figure]]:
     """Exits for WFI and WFE a second of a VM and of each of its vCPUs, or where these are not counted, how
     often the vCPU's thread sleeps."""
+    counted = exits_of(vm, seconds)
     each = (
         ("WFx exits", f", vCPU {one.now.vcpu}", counted[one.now.vcpu])
         if one.now.vcpu in counted
@@ -237,5 +259,9 @@ def _rates(vm: VmLoad, seconds: float, counted: Mapping[int, Figure]) -> list[tu
     return [("WFx exits", "", exits_of_vm(vm, seconds)), *each]
 
 
-def _its(threads: Sequence[VcpuLoad]) -> str:
-    return "its own, reserved" if all(vcpu.reserved for vcpu in threads) else "its own"
+def _its(load: Load, threads: Sequence[VcpuLoad]) -> str:
+    if not all(vcpu.reserved for vcpu in threads):
+        return "its own"
+    why = kept(load.now)
+    ways = {why.get(vcpu.now.pinned_to or 0, "a cpuset partition's") for vcpu in threads}
+    return f"its own, reserved as {', '.join(sorted(ways))}"

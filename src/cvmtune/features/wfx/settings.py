@@ -9,6 +9,7 @@ from typing import Any
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.system import System
 from cvmtune.features.wfx.knob import MAX_VCPUS, Wfx, WfxGuard
+from cvmtune.features.words import count
 from cvmtune.tuning.setting import Facts, mask, switch
 
 WFX_GUARD = switch("wfx-guard", "trap them while something else wants their CPU", WfxGuard())
@@ -25,4 +26,6 @@ WFX = mask("wfx", "ids of vCPUs whose WFx is not trapped, on a host: as --ipi", 
 def costs(after: Mapping[str, Any], system: System, facts: Facts) -> Iterator[str]:
     """Say what is paid for these values, each setting's new one."""
     if ids := len(after.get(WFX.name, ())):
-        yield f"up to {ids} physical CPUs for each VM show as busy, always, and go no deeper than WFI"
+        show, go = ("shows", "goes") if ids == 1 else ("show", "go")
+        cpus = count(ids, "physical CPU")
+        yield f"up to {cpus} for each VM {show} as busy, always, and {go} no deeper than WFI"
