@@ -118,7 +118,7 @@ def test_file_is_read(path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        *(MOUNTSTATS, "/proc/net/rpc/nfsd", "/proc/fs/nfsd/portlist"),
+        *(MOUNTSTATS, "/proc/net/rpc/nfsd"),
         f"{RDMA_PORT}/hw_counters/rcvd_pkts",
         "/sys/class/infiniband/mlx5_0/ports/12/hw_counters/out_of_buffer",
         f"{RDMA_PORT}/counters/port_xmit_packets",

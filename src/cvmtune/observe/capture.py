@@ -35,6 +35,7 @@ _ALWAYS = (
     "/proc/softirqs",
     "/proc/cmdline",
     "/proc/mounts",
+    "/proc/fs/nfsd/portlist",
     "/proc/self/mountinfo",
     "/proc/1/cgroup",
     "/proc/2/comm",
@@ -86,7 +87,6 @@ _VM = (
 _LOAD = (
     "/proc/self/mountstats",
     "/proc/net/rpc/nfsd",
-    "/proc/fs/nfsd/portlist",
     f"{CPUS}/cpu*/topology/thread_siblings_list",
     "/sys/devices/system/node/node*/cpulist",
     "/sys/class/infiniband/*/device/numa_node",

@@ -33,8 +33,8 @@ MOUNTS = "/proc/mounts"
 SERVED = "/proc/fs/nfsd/portlist"
 # Modules whose queues are polled by work, all of which the vendor's kernel takes: NFS, NVMe, iSER, SRP.
 OWNERS = ("rpcrdma", "nvme_rdma", "nvmet_rdma", "ib_iser", "ib_isert", "ib_srp", "ib_srpt")
-# By which it shows that RDMA is in use, besides the mounts.
-USES = (*(f"/sys/module/{name}/refcnt" for name in OWNERS), SERVED)
+# By which it shows that RDMA is in use, besides what is mounted and served.
+USES = tuple(f"/sys/module/{name}/refcnt" for name in OWNERS)
 OFF = -1
 
 # As many digits as CPUs may need, and no leading zero, which some take for octal.
