@@ -664,3 +664,23 @@ def test_a_profile_for_pinned_vcpus_is_refused_where_vms_cannot_be_seen(
         assert "whether it is so cannot be told (" in outcome.err
         assert why in outcome.err
     assert host.snapshot() == before
+
+
+@pytest.mark.parametrize(
+    ("boot", "argv", "path"),
+    [
+        (our_guest, ["--ipi", "all"], f"{CPUS}/online"),
+        (our_guest, ["--cq-poll", "last"], f"{CPUS}/online"),
+        (our_host, ["--wfx", "all"], f"{CPUS}/possible"),
+    ],
+)
+def test_all_of_what_cannot_be_told_is_refused(
+    tmp_path: Path, boot: Callable[[Path], Machine], argv: list[str], path: str
+) -> None:
+    """It would be none."""
+    machine = boot(tmp_path / "root")
+    machine.system.break_("read", path, errno.EACCES)
+    before = machine.snapshot()
+    outcome = machine.run("apply", *argv)
+    assert (outcome.status in (2, 3, 5), "cannot be told" in outcome.err) == (True, True), outcome
+    assert machine.snapshot() == before

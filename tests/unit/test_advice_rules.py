@@ -553,7 +553,7 @@ def test_wfx_guard_that_cannot_be_read_is_told() -> None:
     files = {path: text for path, text in OURS.items() if path != GUARD}
     found = advise_wfx(system("host", files=files, unreadable={GUARD: 13}, vms=[vm(vcpu(0, [0]))]))
     assert found.settings == {"wfx": "1"}
-    assert "the guard, if there is one, is left as it is" in found.cost
+    assert "whether the guard is on cannot be told, and it is not set" in found.cost
     assert "cannot be read (Permission denied)" in found.cost
 
 

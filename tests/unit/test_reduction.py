@@ -122,7 +122,7 @@ def test_nothing_private_is_recorded() -> None:
         (
             "/proc/cmdline",
             "virtcca_cvm_guest=acme nohlt=acme cvm-guest=1",
-            "virtcca_cvm_guest=- nohlt=- cvm_guest=1\n",
+            "virtcca_cvm_guest=- nohlt cvm_guest=1\n",
         ),
         ("/proc/cmdline", "a -- nohlt", "-\n"),
     ],

@@ -101,7 +101,7 @@ def _applied(site: Site) -> Wanted:
     # What this system is like now is what they were good for.
     facts = site.facts()
     require = Requirements(
-        role=facts.role, own_cpus=facts.own_cpus is True, possible=facts.possible.to_list()
+        role=facts.role, own_cpus=facts.own_cpus is True, possible=facts.possible.to_list() or None
     )
     return Wanted(Profile("applied", "", (), require, settings, {}), found.source)
 

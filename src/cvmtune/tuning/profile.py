@@ -68,9 +68,9 @@ def unmet(profile: Profile, facts: Facts, settings: Settings) -> list[str]:
     fits_role = require.role in (None, facts.role)
     if not fits_role:
         clauses.append(f"wants a {require.role}, and this is a {facts.role}")
-    if require.cpus and not facts.online:
+    if require.cpus > 1 and not facts.online:
         clauses.append(f"wants {require.cpus} CPUs online, and how many are cannot be told")
-    elif len(facts.online) < require.cpus:
+    elif facts.online and len(facts.online) < require.cpus:
         clauses.append(f"wants {require.cpus} CPUs online, and this machine has {len(facts.online)}")
     if require.possible is not None and not facts.possible:
         clauses.append(f"it is for CPUs {require.possible}, and which this machine can have cannot be told")

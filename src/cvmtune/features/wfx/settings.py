@@ -16,6 +16,8 @@ WFX_GUARD = switch("wfx-guard", "trap them while something else wants their CPU"
 
 
 def _every_vcpu(facts: Facts) -> CpuMask:
+    if not facts.possible:
+        raise ValueError("which CPUs this machine can have cannot be told")
     # More vCPUs than the host has CPUs cannot each have one of their own.
     return CpuMask(frozenset(range(min(len(facts.possible), MAX_VCPUS))))
 
