@@ -47,7 +47,8 @@ class Vcpu:
     @property
     def pinned_to(self) -> int | None:
         """The physical CPU that it is bound to; None if it may run on several."""
-        return next(iter(self.allowed)) if len(self.allowed) == 1 else None
+        cpus = self.allowed.cpus
+        return next(iter(cpus)) if len(cpus) == 1 else None
 
 
 @dataclass(frozen=True)
