@@ -38,7 +38,7 @@ def persist(site: Site, what: str | None, flags: Mapping[str, str], *, dry_run: 
     something fails all files are as before.
     """
     one = wanted(site, what, flags) if what or flags else _applied(site)
-    facts = site.facts()
+    facts = site.facts(watch=one.profile.require.own_cpus)
     _check(site, one.profile, facts)
     place = unit_files.place(site)
     found = unit_files.check_free(site, place)
@@ -99,7 +99,7 @@ def _applied(site: Site) -> Wanted:
     if not settings or found.restarted:
         raise UsageError("nothing is applied that could be persisted", next_step="name a profile or settings")
     # What this system is like now is what they were good for.
-    facts = site.facts()
+    facts = site.facts(watch=True)
     require = Requirements(
         role=facts.role, own_cpus=facts.own_cpus is True, possible=facts.possible.to_list() or None
     )

@@ -56,11 +56,11 @@ def look(site: Site) -> Persisted:
     except CvmtuneError as error:
         problem = f"{error.what} ({error.where or site.persisted})"
         return Persisted(True, note=note, problem=f"{problem}: persist it again, or cvmtune unpersist")
-    facts = site.facts()
+    facts = site.facts(watch=profile.require.own_cpus)
     settings = site.registry.settings
     checks = []
-    left_out = {}
-    values = site.registry.encode(resolve(profile, facts, settings).settings)
+    resolved = resolve(profile, facts, settings)
+    values = site.registry.encode(resolved.settings)
     for name, setting in settings.items():
         if name in values:
             after = values[name]
@@ -70,10 +70,8 @@ def look(site: Site) -> Persisted:
             continue
         plan = Plan(setting.knob.path, after, after)
         checks.append(_check(site, Change(name, plan), is_there=name in values))
-    for name, why in resolve(profile, facts, settings).left_out.items():
-        left_out[name] = why
     clauses = tuple(unmet(profile, facts, settings))
-    return Persisted(True, profile.description, note, "", tuple(checks), left_out, clauses)
+    return Persisted(True, profile.description, note, "", tuple(checks), dict(resolved.left_out), clauses)
 
 
 def _check(site: Site, change: Change, *, is_there: bool) -> Check:

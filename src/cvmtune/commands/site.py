@@ -98,7 +98,7 @@ class Site:
         self.sleep(WATCH_S)
         return reread(self.system, seen)
 
-    def facts(self, *, watch: bool = True) -> Facts:
+    def facts(self, *, watch: bool) -> Facts:
         """Tell what decides which settings fit; without `watch` at once, by what a guest lost since boot."""
         seen, where = self.watch() if watch else self.look()
         present = self.registry.present(seen)
