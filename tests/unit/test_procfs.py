@@ -11,6 +11,7 @@ from cvmtune.observe.procfs import (
     IPI_ROWS,
     CpuTimes,
     interrupt_cpus,
+    is_count,
     parse_counts,
     parse_cpu_times,
     parse_interrupts,
@@ -301,3 +302,10 @@ def test_any_values(values: dict[str, int], more: list[str]) -> None:
 @given(st.text())
 def test_any_text_for_values(text: str) -> None:
     assert all(value >= 0 for value in parse_named(text).values())
+
+
+@pytest.mark.parametrize("word", ["9" * 21, "9" * 5000, "\u0663", "-1", "x", ""])
+def test_word_that_no_kernel_counts_to_is_no_count(word: str) -> None:
+    """Python refuses to read one of thousands of digits."""
+    assert not is_count(word)
+    assert parse_named(f"ctxt {word}\nprocesses 7\n") == {"processes": 7}

@@ -17,7 +17,8 @@ from cvmtune.core.figure import Unknown
 from cvmtune.features.cq_poll.knob import rdma_mounts
 from cvmtune.features.feature import Risk
 from cvmtune.observe.capture import CPUS, KVM, Capture
-from cvmtune.observe.cpus import deep_idle, nohlt, own_cpus, stolen
+from cvmtune.observe.command_line import nohlt
+from cvmtune.observe.cpus import deep_idle, own_cpus, stolen
 from cvmtune.observe.reduction import reduced
 from cvmtune.observe.steal import MAX_STEAL
 from tests.fakes.bound import advise, features, load, place, risks

@@ -18,6 +18,7 @@ from cvmtune.tuning.contract import KnobError
 from cvmtune.tuning.outcome import NotSet
 from cvmtune.tuning.profile import resolve
 from cvmtune.tuning.setting import Facts, is_off
+from cvmtune.tuning.transaction import present_boot
 
 
 @dataclass
@@ -119,8 +120,7 @@ def _applied_since(site: Site, one: Wanted) -> Mapping[str, str]:
     """
     if not one.profile.retry:
         return {}
-    transactions = site.registry.transactions
-    boot = transactions.boot(site.system)
+    boot = present_boot(site.system)
     since: dict[str, str] = {}
     ours = False
     for entry in load(site.journal, site.registry.settings):

@@ -123,6 +123,10 @@ class Capture:
         text = self.files.get(path)
         return None if text is None else text.strip()
 
+    def has(self, path: str) -> bool:
+        """Tell whether a file is there, read or not."""
+        return path in self.files or path in self.unreadable
+
     def why_not(self, path: str) -> str:
         """Why a file does not tell what it should, as a clause."""
         if number := self.unreadable.get(path):
@@ -166,6 +170,14 @@ def capture(tree: Readable, patterns: Sequence[str] = (), *, load: bool = True) 
     for pattern in _CPUSETS:
         reader.read_partitions(pattern)
     return Capture(reader.files, reader.unreadable)
+
+
+def and_above(group: str) -> Iterator[str]:
+    """A cgroup and those above it but the root: a partition is a group's own or that of one of these
+    (admin-guide/cgroup-v2.rst)."""
+    while group not in ("", "/"):
+        yield group
+        group = group.rpartition("/")[0]
 
 
 def reread(tree: Readable, seen: Capture) -> Capture:
@@ -245,11 +257,11 @@ class _Reader:
             return False
 
     def _read_cpuset(self, group: str) -> None:
-        # A partition is a group's own or that of one above it (admin-guide/cgroup-v2.rst).
-        while group not in ("", "/") and group not in self._groups:
-            self._groups.add(group)
-            self.read(f"/sys/fs/cgroup{group}/cpuset.cpus.partition")
-            group = group.rpartition("/")[0]
+        for one in and_above(group):
+            if one in self._groups:
+                break
+            self._groups.add(one)
+            self.read(f"{CGROUPS}{one}/cpuset.cpus.partition")
 
     def read_partitions(self, parent: str) -> None:
         """Read of the cpusets in a directory which CPUs they keep to themselves, where they do."""

@@ -49,8 +49,8 @@ def last(capture: Capture, name: str) -> str | None:
     return next((value for other, value in reversed(parameters(capture)) if other == name), None)
 
 
-def polls_when_idle(capture: Capture) -> bool:
-    """Tell whether idle CPUs poll: by the last of nohlt and hlt.
+def nohlt(capture: Capture) -> bool:
+    """Tell whether idle CPUs poll in the generic idle loop: by the last of nohlt and hlt.
 
     __setup() goes by how a parameter begins, whatever follows.
     """

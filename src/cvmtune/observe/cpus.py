@@ -8,7 +8,6 @@ import re
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.figure import Unknown
 from cvmtune.observe.capture import CPUS, Capture
-from cvmtune.observe.command_line import polls_when_idle
 from cvmtune.observe.container import view
 from cvmtune.observe.firmware import PV_TIME
 from cvmtune.observe.platform import Platform
@@ -97,11 +96,6 @@ def deep_idle_untold(capture: Capture, cpus: CpuMask) -> str:
     return ""
 
 
-def nohlt(capture: Capture) -> bool:
-    """Tell whether idle CPUs poll in the generic idle loop, by the command line."""
-    return polls_when_idle(capture)
-
-
 def nohlt_untold(capture: Capture) -> str:
-    """Return why that cannot be told, as a clause; "" if it can."""
+    """Return why it cannot be told whether idle CPUs poll (nohlt), as a clause; "" if it can."""
     return capture.why_not(_CMDLINE) if _CMDLINE in capture.unreadable else ""

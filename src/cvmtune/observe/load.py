@@ -15,6 +15,7 @@ from cvmtune.observe.platform import Platform
 from cvmtune.observe.procfs import (
     IPI_ROWS,
     interrupt_cpus,
+    is_count,
     parse_cpu_times,
     parse_interrupts,
     parse_named,
@@ -206,7 +207,7 @@ def _rdma(before: Capture, after: Capture, seconds: float) -> dict[str, Figure]:
     rates = {}
     for match, text in after.matching(_RDMA):
         then, now = before.get(match[0]) or "", text.strip()
-        if then.isdecimal() and now.isdecimal() and now != then:
+        if is_count(then) and is_count(now) and now != then:
             # Some devices count in 32 bits.
             rates[match[1]] = rate(int(then), int(now), seconds, what=match[1], bits=32)
     return rates

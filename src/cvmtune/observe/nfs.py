@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 
+from cvmtune.observe.procfs import is_count
+
 # The kernel escapes blanks in the names of devices and mount points, but not all else that Python takes for
 # a blank, or for the end of a line.
 _NFS_LINE = re.compile(r"device ([^ ]+) mounted on ([^ ]+) with fstype nfs4?(?: .*)?")
@@ -156,5 +158,5 @@ def parse_nfsd(text: str) -> dict[str, tuple[int, ...]]:
     return {
         words[0]: tuple(map(int, words[1:]))
         for words in lines
-        if len(words) > 1 and all(word.isascii() and word.isdecimal() for word in words[1:])
+        if len(words) > 1 and all(map(is_count, words[1:]))
     }

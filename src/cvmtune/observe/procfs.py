@@ -40,7 +40,7 @@ def parse_interrupts(text: str) -> dict[str, tuple[int, ...]]:
         name, _, rest = line.partition(":")
         words = rest.split()
         counts, description = words[:cpus], " ".join(words[cpus:])
-        if len(counts) == cpus and all(_is_count(count) for count in counts):
+        if len(counts) == cpus and all(is_count(count) for count in counts):
             rows[_row_name(name.strip(), description)] = tuple(int(count) for count in counts)
     return rows
 
@@ -90,10 +90,11 @@ def parse_cpu_times(stat: str) -> dict[int, CpuTimes]:
 def parse_named(text: str) -> dict[str, int]:
     """Return the first number after the name of each line "name number ..."; other lines do not count."""
     pairs = (line.split() for line in text.splitlines())
-    return {words[0]: int(words[1]) for words in pairs if len(words) > 1 and words[1].isdecimal()}
+    return {words[0]: int(words[1]) for words in pairs if len(words) > 1 and is_count(words[1])}
 
 
-def _is_count(word: str) -> bool:
+def is_count(word: str) -> bool:
+    """Tell whether a word is a number that the kernel can count to."""
     # Not by a pattern: of a host with many VMs there are a hundred thousand.
     return len(word) <= _DIGITS and word.isascii() and word.isdecimal()
 
@@ -113,7 +114,7 @@ def parse_counts(text: str) -> Sequence[Mapping[str, int]]:
     """
     header, *lines = [line.split() for line in text.splitlines()] or [[]]
     return [
-        {name: int(word) for name, word in zip(header, line, strict=True) if _is_count(word)}
+        {name: int(word) for name, word in zip(header, line, strict=True) if is_count(word)}
         for line in lines
         if len(line) == len(header)
     ]

@@ -25,9 +25,10 @@ class Shares:
 
 def shares(before: CpuTimes | Unknown, after: CpuTimes | Unknown, cpu: int) -> Shares:
     """Return where a CPU's time went."""
-    if isinstance(before, Unknown) or isinstance(after, Unknown):
-        why = before if isinstance(before, Unknown) else after
-        return Shares(why, why, why)  # type: ignore[arg-type]
+    if isinstance(before, Unknown):
+        return Shares(before, before, before)
+    if isinstance(after, Unknown):
+        return Shares(after, after, after)
     times: list[float] = []
     for name in ("busy", "idle", "steal"):
         grown = growth(getattr(before, name), getattr(after, name), 0, what=f"{name} time of CPU {cpu}")

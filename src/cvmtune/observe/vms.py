@@ -12,7 +12,8 @@ from functools import lru_cache
 
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.figure import Figure, Unknown
-from cvmtune.observe.capture import DEBUG, KVM, Capture
+from cvmtune.observe.capture import CGROUPS, DEBUG, KVM, PARTITIONS, Capture, and_above
+from cvmtune.observe.procfs import is_count
 from cvmtune.observe.unreadable import reason
 from cvmtune.observe.vmm import is_cut, vcpu_of
 
@@ -21,8 +22,6 @@ _COMM = re.compile(r"/proc/(\d+)/task/(\d+)/comm")
 _TASK = re.compile(r"/proc/(\d+)/task(?:/\d+/(?:comm|status))?")
 _VMM = re.compile(r"/run/libvirt/qemu/([^/]+)\.pid")
 _STATUS = re.compile(r"^(Cpus_allowed_list|voluntary_ctxt_switches):(.*)$", re.MULTILINE)
-# The kernel counts in 64 bits.
-_NUMBER = re.compile(r"[0-9]{1,20}")
 _UNTOLD = "by their names (start QEMU with debug-threads=on)"
 _SCHEDSTAT = "schedstat of its thread"
 _NONE = Unknown(f"there is no {_SCHEDSTAT}")
@@ -169,7 +168,7 @@ def _find(capture: Capture) -> _Found:
         elif path.endswith("/comm"):
             if match := _COMM.fullmatch(path):
                 _note_thread(found, int(match[1]), int(match[2]), text.strip())
-        elif path.endswith(".pid") and (match := _VMM.fullmatch(path)) and _NUMBER.fullmatch(text.strip()):
+        elif path.endswith(".pid") and (match := _VMM.fullmatch(path)) and is_count(text.strip()):
             found.names[int(text)] = match[1]
     for path, number in capture.unreadable.items():
         if match := _FOLDER_FILE.fullmatch(path):
@@ -274,19 +273,14 @@ def _times(capture: Capture, path: str) -> tuple[Figure, Figure]:
 def _partitioned(capture: Capture, cgroup: str) -> bool:
     """Tell whether a thread's CPUs are kept from all that is not in its cpuset, or one around it."""
     group = next((line[3:] for line in cgroup.splitlines() if line.startswith("0::")), "")
-    while group not in ("", "/"):
-        kind = capture.get(f"/sys/fs/cgroup{group}/cpuset.cpus.partition")
-        # "root invalid (...)" is a partition that is none.
-        if kind in ("root", "isolated"):
-            return True
-        group = group.rpartition("/")[0]
-    return False
+    # "root invalid (...)" is a partition that is none.
+    return any(capture.get(f"{CGROUPS}{one}/cpuset.cpus.partition") in PARTITIONS for one in and_above(group))
 
 
 def _figure(text: str | None, what: str) -> Figure:
     if not text or not text.strip():
         return Unknown(f"{what} is missing")
-    return int(text) if _NUMBER.fullmatch(text.strip()) else Unknown(f"{what} is no number")
+    return int(text) if is_count(text.strip()) else Unknown(f"{what} is no number")
 
 
 def _each(reasons: Mapping[str, str]) -> str:

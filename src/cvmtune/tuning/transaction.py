@@ -67,7 +67,7 @@ class Transactions:
         apply or rollback was interrupted, or one setting failed and the others were put back (NotSet, if
         its knob did). PartlyApplied if they could not be. KeyboardInterrupt goes on once all is put back.
         """
-        boot = _boot(system)
+        boot = present_boot(system)
         with nullcontext() if dry_run else journal.locked():
             applied = self._readable(journal) if dry_run else load(journal, self.settings)
             for one in applied:
@@ -95,7 +95,7 @@ class Transactions:
         Raises CvmtuneError if the journal cannot be read.
         """
         applied = load(journal, self.settings)
-        boot = _boot(system)
+        boot = present_boot(system)
         newest = applied[-1] if applied else None
         wanted = {change.name: change for one in applied for change in one.changes}
         return Verification(
@@ -121,7 +121,7 @@ class Transactions:
             return []
         with nullcontext() if dry_run else journal.locked():
             applied = load(journal, self.settings)
-            boot = _boot(system)
+            boot = present_boot(system)
             ended = [one for one in applied if one.boot != boot]
             restored = [self._look(system, steps, restarted=True) for steps in self._by_setting(ended)]
             ours = [one for one in applied if one.boot == boot]
@@ -130,10 +130,6 @@ class Transactions:
             for one in ended:
                 one.entry.remove()
             return restored + self._restore(system, ours)
-
-    def boot(self, system: System) -> str:
-        """Return what tells this boot from others; CvmtuneError if it cannot be read."""
-        return _boot(system)
 
     # apply
 
@@ -279,7 +275,7 @@ class Transactions:
         return f"still in force: {'; '.join(found)}"
 
 
-def _boot(system: System) -> str:
+def present_boot(system: System) -> str:
     """Return what names the present boot; CvmtuneError if it cannot be told.
 
     Entries of another boot are dropped, with what they would put back. So what is no name is not taken for

@@ -20,7 +20,8 @@ from cvmtune.features.soft_ipi.knob import PATH, ROW
 from cvmtune.features.soft_ipi.settings import POLL_US
 from cvmtune.features.status import of_parameter
 from cvmtune.features.words import between, count, named_cpus, overcommitted, round_up, time_lost
-from cvmtune.observe.cpus import deep_idle, deep_idle_untold, nohlt, nohlt_untold
+from cvmtune.observe.command_line import nohlt
+from cvmtune.observe.cpus import deep_idle, deep_idle_untold, nohlt_untold
 from cvmtune.observe.firmware import is_guest
 from cvmtune.observe.load import CpuLoad, Load
 

@@ -13,7 +13,8 @@ from cvmtune.features.soft_ipi.settings import IPI, POLL_US
 from cvmtune.features.status import in_words, of_setting, sums, table
 from cvmtune.features.words import named_cpus
 from cvmtune.observe.capture import CPUS, Capture
-from cvmtune.observe.cpus import deep_idle, deep_idle_untold, nohlt, nohlt_untold, stolen
+from cvmtune.observe.command_line import nohlt
+from cvmtune.observe.cpus import deep_idle, deep_idle_untold, nohlt_untold, stolen
 from cvmtune.observe.platform import Platform
 from cvmtune.observe.procfs import IPI_ROWS, parse_interrupts
 from cvmtune.observe.unreadable import is_hidden, why
