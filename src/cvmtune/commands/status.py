@@ -15,6 +15,7 @@ from cvmtune.core.text import columns
 from cvmtune.features import risks
 from cvmtune.features.feature import FeatureStatus, Risk
 from cvmtune.features.registry import Registry
+from cvmtune.features.words import named_cpus
 from cvmtune.observe.monitor import SILENT
 from cvmtune.observe.platform import Platform
 from cvmtune.observe.timer import Timers
@@ -167,18 +168,14 @@ def _online(where: Platform) -> str:
 def _timer_words(timers: Timers) -> str:
     said = []
     if timers.arrives:
-        said.append(f"its interrupt arrives on {_cpus(timers.arrives)}")
+        said.append(f"its interrupt arrives on {named_cpus(timers.arrives)}")
     if timers.silent:
-        said.append(f"its interrupt does not arrive on {_cpus(timers.silent)}")
+        said.append(f"its interrupt does not arrive on {named_cpus(timers.silent)}")
     for why in dict.fromkeys(timers.unknown.values()):
         cpus = CpuMask(frozenset(cpu for cpu, one in timers.unknown.items() if one == why))
         each = "each of " if len(cpus) > 1 else ""
-        said.append(f"whether its interrupt arrives cannot be told for {each}{_cpus(cpus)}: {why}")
+        said.append(f"whether its interrupt arrives cannot be told for {each}{named_cpus(cpus)}: {why}")
     return "; ".join(said) or "not known"
-
-
-def _cpus(cpus: CpuMask) -> str:
-    return f"CPU{'' if len(cpus) == 1 else 's'} {cpus.to_list()}"
 
 
 def _applied_words(registry: Registry, applied: Verification | None) -> str:

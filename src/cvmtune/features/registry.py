@@ -106,11 +106,7 @@ class Registry:
 
     def present(self, capture: Capture) -> frozenset[str]:
         """The names of the settings whose controls are there, whether or not they can be read."""
-        return frozenset(
-            name
-            for name, one in self.settings.items()
-            if one.knob.path in capture.files or one.knob.path in capture.unreadable
-        )
+        return frozenset(name for name, one in self.settings.items() if capture.has(one.knob.path))
 
     def status(self, capture: Capture, where: Platform) -> list[FeatureStatus]:
         return [feature.status(capture, where) for feature in self.features]

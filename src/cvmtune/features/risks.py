@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cvmtune.features.feature import FeatureStatus, Risk
+from cvmtune.features.words import named_cpus
 from cvmtune.observe.capture import DEBUG, KVM, Capture
 from cvmtune.observe.container import view
 from cvmtune.observe.timer import Timers
@@ -52,7 +53,7 @@ def timers(found: Timers) -> Iterator[Risk]:
     """What is wrong with the interrupts of a guest's timers."""
     if silent := found.silent:
         yield Risk(
-            f"the timer interrupt does not arrive on CPU{'s' if len(silent) > 1 else ''} {silent.to_list()}: "
+            f"the timer interrupt does not arrive on {named_cpus(silent)}: "
             "a program ran there, and the timer's count in /proc/interrupts stood still",
             "look whether the monitor or the host hides the virtual timer's interrupt (PPI 27) from it",
         )

@@ -41,14 +41,19 @@ def steal(load: Load) -> Lost:
     return Lost(Unknown(why), -1, over) if why and not lost.too_much else lost
 
 
-def cpu_list(cpus: Iterable[int]) -> str:
-    return CpuMask(frozenset(cpus)).to_list()
-
-
 def named_cpus(cpus: Iterable[int]) -> str:
     """CPUs by their numbers, as "CPU 3" or "CPUs 2-3"."""
-    those = CpuMask(frozenset(cpus))
-    return f"CPU{'' if len(those) == 1 else 's'} {those.to_list()}"
+    return _numbered("CPU", cpus)
+
+
+def named_vcpus(ids: Iterable[int]) -> str:
+    """vCPUs by their ids, as "vCPU 3" or "vCPUs 0-1"."""
+    return _numbered("vCPU", ids)
+
+
+def _numbered(noun: str, numbers: Iterable[int]) -> str:
+    those = CpuMask(frozenset(numbers))
+    return f"{noun}{'' if len(those) == 1 else 's'} {those.to_list()}"
 
 
 def count(number: int, noun: str) -> str:

@@ -29,7 +29,7 @@ class CapturedSystem:
         raise PermissionError(errno.EROFS, os.strerror(errno.EROFS), path)
 
     def exists(self, path: str) -> bool:
-        return path in self._capture.files or path in self._capture.unreadable
+        return self._capture.has(path)
 
     def run(self, argv: Sequence[str], *, timeout: float = 60.0, input: str | None = None) -> Completed:
         raise NotImplementedError

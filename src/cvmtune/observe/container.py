@@ -30,7 +30,7 @@ def container(capture: Capture) -> str:
     if kind := capture.get("/run/systemd/container"):
         return f"{kind.splitlines()[0]}, by /run/systemd/container"
     for mark in MARKS:
-        if (mark in capture.files or mark in capture.unreadable) and not _is_whole(capture):
+        if capture.has(mark) and not _is_whole(capture):
             return f"by {mark}"
     for point, kind in mounted(capture):
         if _COVERED.fullmatch(point):

@@ -77,26 +77,22 @@ def _role(capture: Capture, signs: Signs) -> tuple[Role, Monitor]:
     if answering := monitor.of_guest(capture):
         return "guest", answering
     # A guest that runs guests of its own, or can untrap theirs, is a host to us.
-    if vms(capture) or any(_there(capture, path) for path in signs.host):
+    if vms(capture) or any(capture.has(path) for path in signs.host):
         return "host", monitor.of_host(capture)
     # One that only could run some has KVM's device, as behind nested virtualization.
     if is_guest(capture):
         return "guest", monitor.of_silence(capture)
-    if _there(capture, KVM_DEVICE):
+    if capture.has(KVM_DEVICE):
         return "host", monitor.of_host(capture)
     return "machine", Monitor(False, "none", monitor.of_silence(capture).claim)
 
 
 def _flavour(capture: Capture, signs: Signs) -> Flavour:
-    if any(_there(capture, path) for path in signs.ours):
+    if any(capture.has(path) for path in signs.ours):
         return "ours"
-    if any(_there(capture, path) for path in signs.features):
+    if any(capture.has(path) for path in signs.features):
         return "vendor"
     return "neither"
-
-
-def _there(capture: Capture, path: str) -> bool:
-    return path in capture.files or path in capture.unreadable
 
 
 def _cpus(capture: Capture, name: str) -> CpuMask:

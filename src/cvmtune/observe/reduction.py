@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from cvmtune.observe import monitor
 from cvmtune.observe.capture import Capture
@@ -31,11 +32,12 @@ class Reduction:
     kept: str
     reduce: Callable[[str], str]
 
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile(re.escape(self.paths).replace(r"\*\*", ".+").replace(r"\*", "[^/]+"))
+
     def fits(self, path: str) -> bool:
-        return (
-            re.fullmatch(re.escape(self.paths).replace(r"\*\*", ".+").replace(r"\*", "[^/]+"), path)
-            is not None
-        )
+        return self._pattern.fullmatch(path) is not None
 
 
 def _lines(pattern: str) -> Callable[[str], str]:
@@ -63,12 +65,10 @@ def _mountinfo(text: str) -> str:
     nfs = (
         f"0 0 {one.device} / {one.point} rw - nfs4 - {_option(one.proto)}\n" for one in parse_mountinfo(text)
     )
-    covers = (
-        f"0 0 0:0 / {point} rw - {kind} - -\n"
-        for point, kind in mounted(Capture({"/proc/self/mountinfo": text}))
-        if not kind.startswith("nfs")
-    )
     seen = Capture({"/proc/self/mountinfo": text})
+    covers = (
+        f"0 0 0:0 / {point} rw - {kind} - -\n" for point, kind in mounted(seen) if not kind.startswith("nfs")
+    )
     root = [f"0 0 0:0 / / rw - {kind} - -\n" for kind in [root_type(seen)] if kind]
     return "".join((*root, *nfs, *covers))
 

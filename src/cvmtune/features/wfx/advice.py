@@ -18,9 +18,9 @@ from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.figure import Figure, Unknown, known
 from cvmtune.features.feature import Advice
 from cvmtune.features.wfx.knob import GUARD, PATH
-from cvmtune.features.wfx.vms import OWN_MASK, exits_of, ids_in_words, own_mask, waits
+from cvmtune.features.wfx.vms import OWN_MASK, exits_of, own_mask, waits
 from cvmtune.features.wfx.vms import exits as exits_of_vm
-from cvmtune.features.words import count
+from cvmtune.features.words import count, named_vcpus
 from cvmtune.observe.capture import KVM
 from cvmtune.observe.isolation import core_sharing, kept
 from cvmtune.observe.load import Load, VcpuLoad, VmLoad
@@ -60,14 +60,14 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
     if load.place.role != "host":
         return Advice("wfx", "it is the host's feature; here nothing can be set")
     every = [vm.now for vm in load.vms]
-    system = [vm for vm in load.vms if own_mask(vm.now) is None]
-    counted = {vm.now.folder: exits_of(vm, load.seconds) for vm in system}
     # Where it cannot be told whose mask counts, figures are shown all the same.
+    shown = [vm for vm in load.vms if not isinstance(own_mask(vm.now), CpuMask)]
+    system = [vm for vm in shown if own_mask(vm.now) is None]
+    counted = {vm.now.folder: exits_of(vm, load.seconds) for vm in shown}
     figures = {
         f"{what} a second of VM {vm.now.name}{which}": figure
-        for vm in load.vms
-        if not isinstance(own_mask(vm.now), CpuMask)
-        for what, which, figure in _rates(vm, load.seconds)
+        for vm in shown
+        for what, which, figure in _rates(vm, load.seconds, counted[vm.now.folder])
     }
     if hidden := unseen(load.now):
         figures.setdefault("WFx exits a second", Unknown(hidden))
@@ -96,7 +96,7 @@ def advise(load: Load, before: Sequence[Advice]) -> Advice:
     if refusal := _no_control(load):
         many = len(ids.waiting) > 1
         own = "have CPUs of their own and wait" if many else "has a CPU of its own and waits"
-        reason = f"{ids_in_words(ids.waiting)} {own} often; {refusal}"
+        reason = f"{named_vcpus(ids.waiting)} {own} often; {refusal}"
         return Advice("wfx", reason, figures=figures)
     found = _untrapped(load, system, ids.waiting, exiting, left_out, figures)
     # WFI lets the core's other thread have all of it; work between waits it has to share, as with traps.
@@ -151,7 +151,7 @@ def _ids(load: Load, system: Sequence[VmLoad], why: _Unowned, exiting: _Exiting)
 def _doubts(doubt: Mapping[int, str]) -> Iterator[str]:
     """Of which vCPUs it cannot be told whether they wait often, by reason."""
     for why in dict.fromkeys(doubt.values()):
-        yield f"{ids_in_words([vcpu for vcpu, one in doubt.items() if one == why])}, as {why}"
+        yield f"{named_vcpus([vcpu for vcpu, one in doubt.items() if one == why])}, as {why}"
 
 
 def _untrapped(
@@ -176,7 +176,7 @@ def _untrapped(
     beside = max(known(vcpu.beside) or 0.0 for vcpu in threads if vcpu.beside is not None)
     return Advice(
         "wfx",
-        f"{ids_in_words(waiting)} of {count(len(system), 'VM')} "
+        f"{named_vcpus(waiting)} of {count(len(system), 'VM')} "
         f"{'is' if len(threads) == 1 else 'are each'} pinned to a CPU of {_its(load, threads)}, of which "
         f"at most {beside:.1%} went to others"
         f"{f'; left out: {left_out}' if left_out else ''}",
@@ -246,10 +246,9 @@ def _named(load: Load) -> CpuMask:
         return CpuMask(frozenset())
 
 
-def _rates(vm: VmLoad, seconds: float) -> list[tuple[str, str, Figure]]:
-    """Exits for WFI and WFE a second of a VM and of each of its vCPUs, or where these are not counted, how
+def _rates(vm: VmLoad, seconds: float, counted: Mapping[int, Figure]) -> list[tuple[str, str, Figure]]:
+    """Exits for WFI and WFE a second of a VM and of each of its vCPUs, or where these are not `counted`, how
     often the vCPU's thread sleeps."""
-    counted = exits_of(vm, seconds)
     each = (
         ("WFx exits", f", vCPU {one.now.vcpu}", counted[one.now.vcpu])
         if one.now.vcpu in counted

@@ -10,8 +10,8 @@ from cvmtune.core.figure import Figure, Unknown, total
 from cvmtune.features.feature import NOBODY, FeatureStatus, Risk
 from cvmtune.features.status import of_setting, of_vms
 from cvmtune.features.wfx.settings import WFX, WFX_GUARD
-from cvmtune.features.wfx.vms import STATISTICS, ids_in_words, own_mask
-from cvmtune.features.words import count
+from cvmtune.features.wfx.vms import STATISTICS, own_mask
+from cvmtune.features.words import count, named_vcpus
 from cvmtune.observe.capture import Capture
 from cvmtune.observe.platform import Platform
 from cvmtune.observe.vms import Vm, unowned, unread, unseen, untold, vms
@@ -69,13 +69,13 @@ def risks(capture: Capture, where: Platform, status: FeatureStatus) -> Iterator[
         shared = [vcpu.vcpu for vcpu in vm.vcpus if vcpu.vcpu in named and (vm.folder, vcpu.vcpu) in why]
         if named and untold([vm]):
             yield Risk(
-                f"WFx of {ids_in_words(named)} of VM {vm.name} is not trapped, and {untold([vm])}",
+                f"WFx of {named_vcpus(named)} of VM {vm.name} is not trapped, and {untold([vm])}",
                 "see to it that each has a CPU of its own, or turn the guard on (wfx-guard)",
             )
         if shared:
             first = shared[0]
             yield Risk(
-                f"WFx of {ids_in_words(shared)} of VM {vm.name} is not trapped, "
+                f"WFx of {named_vcpus(shared)} of VM {vm.name} is not trapped, "
                 f"and vCPU {first} {why[vm.folder, first]}: idle, it takes its CPU from others",
                 "pin each to a CPU of its own, take it off the mask, or turn the guard on (wfx-guard)",
             )

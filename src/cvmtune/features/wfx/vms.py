@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from cvmtune.core.cpumask import CpuMask
 from cvmtune.core.figure import Figure, Unknown, rate, total
@@ -29,12 +29,6 @@ def own_mask(vm: Vm) -> CpuMask | Unknown | None:
         return CpuMask.from_hex(text)
     except ValueError:
         return Unknown(f"{OWN_MASK} shows something else than a mask")
-
-
-def ids_in_words(ids: Iterable[int]) -> str:
-    """Ids of vCPUs, as "vCPU 3" or "vCPUs 0-1"."""
-    mask = CpuMask(frozenset(ids))
-    return f"vCPU{'' if len(mask) == 1 else 's'} {mask.to_list()}"
 
 
 def rows(vm: Vm) -> Sequence[Mapping[str, int]]:
