@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from cvmtune.core import command
 from tests.fakes.kernel import BootKernel, FakeKernel
+from tests.fakes.systemd import FakeSystemd
 
 
 @pytest.fixture
@@ -31,3 +33,11 @@ def boot(tmp_path: Path) -> BootKernel:
         return kind(root, path, width, f"0-{width - 1}" if possible is None else possible)
 
     return make
+
+
+@pytest.fixture
+def systemd(monkeypatch: pytest.MonkeyPatch) -> FakeSystemd:
+    """The systemd that is spoken to: none of the tests is for that of the computer that runs it."""
+    fake = FakeSystemd()
+    monkeypatch.setattr(command, "run", fake.run)
+    return fake

@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 
 from cvmtune.commands import persist, site
-from cvmtune.core import command
 from tests.fakes.controls import CQ_POLL, IPI, IPI_POLL_US, NEXT_BOOT
 from tests.fakes.kernel import Crash
 from tests.fakes.systemd import UNIT, FakeSystemd, needs_systemctl, needs_systemd_analyze
@@ -28,6 +27,8 @@ from tests.fakes.tree import MACHINES, OUR_RELEASE, Machine, our_guest, our_host
 SETTINGS = "etc/cvmtune/persisted.toml"
 LINK = "etc/systemd/system/multi-user.target.wants/cvmtune.service"
 UNMET = 5
+
+pytestmark = pytest.mark.usefixtures("systemd")
 
 
 @pytest.fixture
@@ -38,14 +39,6 @@ def guest(tmp_path: Path) -> Machine:
 @pytest.fixture
 def host(tmp_path: Path) -> Machine:
     return our_host(tmp_path / "root")
-
-
-@pytest.fixture(autouse=True)
-def systemd(monkeypatch: pytest.MonkeyPatch) -> FakeSystemd:
-    """The systemd that is spoken to: none of the tests is for that of the computer that runs it."""
-    fake = FakeSystemd()
-    monkeypatch.setattr(command, "run", fake.run)
-    return fake
 
 
 @pytest.fixture

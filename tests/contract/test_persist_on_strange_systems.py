@@ -32,13 +32,7 @@ MASKS = ("etc/systemd/system/cvmtune.service", "run/systemd/system/cvmtune.servi
 BOOTS = ("22222222-1111-4333-8444-555555555555", "33333333-1111-4333-8444-555555555555")
 INCOMPLETE = 6
 
-
-@pytest.fixture(autouse=True)
-def asked(monkeypatch: pytest.MonkeyPatch) -> FakeSystemd:
-    """The systemd that is spoken to."""
-    fake = FakeSystemd()
-    monkeypatch.setattr(command, "run", fake.run)
-    return fake
+pytestmark = pytest.mark.usefixtures("systemd")
 
 
 @pytest.fixture
@@ -109,7 +103,7 @@ def mask(machine: Machine, name: str, how: str = "link") -> Path:
 
 @pytest.mark.parametrize("name", MASKS)
 @pytest.mark.parametrize("how", ["link", "empty file"])
-def test_a_mask_is_respected(guest: Machine, name: str, how: str, asked: FakeSystemd) -> None:
+def test_a_mask_is_respected(guest: Machine, name: str, how: str, systemd: FakeSystemd) -> None:
     mask(guest, name, how)
     before = guest.snapshot()
     for line in ("persist database", "persist --ipi c --dry-run", "persist off --json"):
@@ -125,7 +119,7 @@ def test_a_mask_is_respected(guest: Machine, name: str, how: str, asked: FakeSys
     content = guest.run("verify", "--json").json
     assert (content["in_force"], content["persisted"]["at_boot"]) == (True, False)
     assert guest.snapshot() == before
-    assert asked.changed == []
+    assert systemd.changed == []
 
 
 @needs_systemctl
@@ -146,7 +140,7 @@ def test_what_is_persisted_can_be_masked_and_taken_back(guest: Machine) -> None:
     "name", [OLD_UNIT, "run/systemd/system/cvmtune.service", UNIT, "usr/lib/systemd/system/cvmtune.service"]
 )
 @pytest.mark.parametrize("kind", ["file", "link"])
-def test_anothers_unit_is_left_alone(guest: Machine, name: str, kind: str, asked: FakeSystemd) -> None:
+def test_anothers_unit_is_left_alone(guest: Machine, name: str, kind: str, systemd: FakeSystemd) -> None:
     path = guest.root / name
     path.parent.mkdir(parents=True)
     if kind == "link":
@@ -165,7 +159,7 @@ def test_anothers_unit_is_left_alone(guest: Machine, name: str, kind: str, asked
     assert outcome.status == 0
     assert f"not persisted: cvmtune persist has not made {guest.root / name}" in outcome.out
     assert guest.snapshot() == before
-    assert asked.changed == []
+    assert systemd.changed == []
 
 
 # Where the unit lies
@@ -244,27 +238,27 @@ def test_what_is_mounted_after_the_unit_must_not_be_needed(
 # systemd that fails, is missing, or too old
 
 
-def failing(machine: Machine, asked: FakeSystemd, what: str) -> str:
+def failing(machine: Machine, systemd: FakeSystemd, what: str) -> str:
     """Arrange for a failure; return what is told of it."""
     match what:
         case "no systemctl":
-            asked.version = None
+            systemd.version = None
             return "systemctl does not work"
         case "not PID 1":
-            asked.status = {"--version": 1}
+            systemd.status = {"--version": 1}
             return "systemctl does not work"
         case "too old":
-            asked.version = "systemd 243 (v243)\n+PAM\n"
+            systemd.version = "systemd 243 (v243)\n+PAM\n"
             return "systemd 243 is too old"
         case "systemd refuses":
-            asked.faults = (
+            systemd.faults = (
                 "other.service: Unknown key name 'X' in section 'Service', ignoring.\n"
                 "cvmtune.service: Service has Restart= setting other than no, which isn't allowed for "
                 "Type=oneshot services. Refusing.\n"
             )
             return "Restart= setting other than no"
         case "enable fails":
-            asked.status = {"enable": 1}
+            systemd.status = {"enable": 1}
             return "Failed to enable unit"
     raise ValueError(what)
 
@@ -275,14 +269,14 @@ FAILURES = ["no systemctl", "not PID 1", "too old", "systemd refuses", "enable f
 @pytest.mark.parametrize("what", FAILURES)
 @pytest.mark.parametrize("before", ["nothing", "persisted", "earlier"])
 def test_a_systemd_that_fails_leaves_all_as_it_was(
-    guest: Machine, asked: FakeSystemd, what: str, before: str
+    guest: Machine, systemd: FakeSystemd, what: str, before: str
 ) -> None:
     if before == "persisted":
         persisted(guest, "--ipi", "1")
     elif before == "earlier":
         earlier(guest)
     tree, status = guest.snapshot(), guest.run("verify").status
-    told = failing(guest, asked, what)
+    told = failing(guest, systemd, what)
     for _ in range(2):
         outcome = guest.run("persist", "database")
         assert (outcome.status, outcome.out) == (3, "")
@@ -290,15 +284,15 @@ def test_a_systemd_that_fails_leaves_all_as_it_was(
         assert "nothing is changed" in outcome.err
         assert guest.snapshot() == tree
         assert guest.run("verify").status == status
-    asked.version, asked.faults, asked.status = "systemd 252\n", "", {}
+    systemd.version, systemd.faults, systemd.status = "systemd 252\n", "", {}
     persisted(guest, "database")
 
 
 @pytest.mark.parametrize("what", ["no systemctl", "not PID 1", "enable fails"])
-def test_unpersist_needs_no_systemctl(guest: Machine, asked: FakeSystemd, what: str) -> None:
+def test_unpersist_needs_no_systemctl(guest: Machine, systemd: FakeSystemd, what: str) -> None:
     persisted(guest, "database")
-    failing(guest, asked, what)
-    asked.status["disable"] = 1
+    failing(guest, systemd, what)
+    systemd.status["disable"] = 1
     assert guest.run("unpersist").status == 0
     assert files(guest) == set()
 
@@ -313,9 +307,9 @@ def test_unpersist_needs_no_systemctl(guest: Machine, asked: FakeSystemd, what: 
     ],
 )
 def test_systemd_must_take_what_the_unit_says(
-    guest: Machine, asked: FakeSystemd, version: str, fits: bool
+    guest: Machine, systemd: FakeSystemd, version: str, fits: bool
 ) -> None:
-    asked.version = version
+    systemd.version = version
     outcome = guest.run("persist", "database")
     assert outcome.status == (0 if fits else 3)
     assert ("refuses a oneshot unit that is tried again" in outcome.err) != fits
@@ -339,9 +333,9 @@ def test_systemd_must_take_what_the_unit_says(
     ],
 )
 def test_systemds_own_opinion_of_the_unit_counts(
-    guest: Machine, asked: FakeSystemd, faults: str | None, fits: bool
+    guest: Machine, systemd: FakeSystemd, faults: str | None, fits: bool
 ) -> None:
-    asked.faults = faults
+    systemd.faults = faults
     outcome = guest.run("persist", "database")
     assert outcome.status == (0 if fits else 3)
     assert bool(files(guest)) == fits
@@ -400,14 +394,14 @@ def test_what_cannot_be_written_is_told(
     assert guest.snapshot() == before
 
 
-def test_ctrl_c_leaves_all_as_it_was(guest: Machine, asked: FakeSystemd) -> None:
+def test_ctrl_c_leaves_all_as_it_was(guest: Machine, systemd: FakeSystemd) -> None:
     persisted(guest, "--ipi", "1")
     before = guest.snapshot()
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    asked.events["enable"] = interrupt
+    systemd.events["enable"] = interrupt
     assert guest.run("persist", "database").status == 130
     assert guest.snapshot() == before
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 from collections.abc import Callable, Container, Iterable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from cvmtune.observe.timer import INTERRUPTS, Visitor
+from tests.fakes.affinity import FakeAffinity
 from tests.fakes.controls import CQ_IDLE_US, CQ_POLL, IPI, IPI_POLL_US, NEXT_BOOT, WFX, WFX_GUARD
 from tests.fakes.kernel import Crash
 from tests.fakes.tree import (
@@ -741,27 +741,21 @@ def test_nobody_waits_on_a_host_or_for_single_settings(guest: Machine, tmp_path:
     assert waited == [1.0]
 
 
-class Ticking:
+class Ticking(FakeAffinity):
     """This thread's affinity on a machine's CPUs: the CPU where it runs takes ticks, unless it is silent."""
 
     def __init__(self, machine: Machine, silent: set[int], forbidden: set[int]) -> None:
-        self.machine, self.silent, self.forbidden = machine, silent, forbidden
-        self.cpus = frozenset(range(len(machine.cpus)))
-
-    def get(self) -> frozenset[int]:
-        return self.cpus
+        super().__init__(len(machine.cpus), forbidden)
+        self.machine, self.silent = machine, silent
 
     def set(self, cpus: Iterable[int]) -> None:
-        wanted = frozenset(cpus)
-        if not wanted - self.forbidden:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        self.cpus = wanted
-        if len(wanted) == 1:
+        super().set(cpus)
+        if len(self.now) == 1:
             # It takes one by the time that it is looked at again.
             self.machine.system.at("read", INTERRUPTS, self._tick, nth=2)
 
     def _tick(self) -> None:
-        for cpu in self.cpus - self.silent:
+        for cpu in self.now - self.silent:
             count_timer(self.machine, cpu)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from cvmtune.observe.capture import CPUS, Capture
 from cvmtune.observe.timer import Timers, Visitor, Visits, timer_counts, timers
+from tests.fakes.affinity import FakeAffinity
 from tests.fakes.bound import place
 from tests.fakes.capture import GUEST, changed
 
@@ -120,24 +121,13 @@ def test_table_without_timers_does_not_tell(text: str | None) -> None:
     assert timers(Capture({}), place(Capture({})), Visits()).unknown == {}
 
 
-class Cpus:
+class Cpus(FakeAffinity):
     """CPUs, of which some are forbidden; the one where the thread is takes a tick with each reading."""
 
     def __init__(self, *, forbidden: Iterable[int] = (), silent: Iterable[int] = ()) -> None:
-        self.now = frozenset({0, 1, 2, 3})
-        self.forbidden, self.silent = set(forbidden), set(silent)
+        super().__init__(4, forbidden)
+        self.silent = set(silent)
         self.counts = [5, 5, 5, 5]
-        self.history: list[frozenset[int]] = []
-
-    def get(self) -> frozenset[int]:
-        return self.now
-
-    def set(self, cpus: Iterable[int]) -> None:
-        wanted = frozenset(cpus)
-        if not wanted - self.forbidden:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        self.now = wanted
-        self.history.append(wanted)
 
     def read(self) -> str:
         (cpu,) = self.now
