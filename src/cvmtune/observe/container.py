@@ -61,7 +61,8 @@ def root_type(capture: Capture) -> str:
 
 def view(capture: Capture) -> str:
     """Say whose view it is, as a clause; nothing if it is the machine's own."""
-    kind = container(capture)
+    # A machine may have thousands of mounts, and all that counts asks.
+    kind = capture.once(container)
     return f"this is a container's view of the machine ({kind})" if kind else ""
 
 
