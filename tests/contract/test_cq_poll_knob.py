@@ -617,3 +617,13 @@ def test_fault_anywhere_leaves_old_or_new_and_can_be_undone(
     assert operation >= 4 + online, (
         "both methods read the CPU, those online for any but off, which kernel it is, write, and read back"
     )
+
+
+@pytest.mark.parametrize("vendor", [False, True])
+def test_off_holds_whichever_cpus_are_online(tmp_path: Path, vendor: bool) -> None:
+    kernel = boot(tmp_path, vendor, 1)
+    plan = CqPoll().plan(kernel, "-1")
+    CqPoll().apply(kernel, plan)
+    kernel.operations.clear()
+    assert CqPoll().verify(kernel, plan)
+    assert f"read {ONLINE}" not in kernel.operations
